@@ -1,0 +1,34 @@
+"""Opens the Iceberg catalog that the settings name.
+
+PyIceberg has its own configuration (`PYICEBERG_CATALOG__<NAME>__…`, `.pyiceberg.yaml`): if it knows the catalog's name,
+that wins, so that PostgreSQL, REST, Glue and Hive need no code here. Otherwise a laptop gets SQLite and a folder.
+"""
+
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.utils.config import Config
+
+from llmops_core.errors import LakehouseError
+from llmops_core.settings import Settings
+
+# Readers and writers of one SQLite file wait for each other this long before they give up.
+SQLITE_TIMEOUT_S = 60
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """Open the catalog; raises `LakehouseError` naming the catalog when that fails."""
+    name = settings.catalog
+    try:
+        if Config().get_catalog_config(name):
+            return load_catalog(name)
+        settings.lakehouse.mkdir(parents=True, exist_ok=True)
+        return load_catalog(
+            name,
+            type="sql",
+            uri=f"sqlite:///{settings.lakehouse / 'catalog.db'}?timeout={SQLITE_TIMEOUT_S}",
+            warehouse=(settings.lakehouse / "warehouse").as_uri(),
+        )
+    except Exception as error:  # every catalog type raises errors of its own libraries
+        raise LakehouseError(
+            f"Iceberg catalog {name!r} cannot be opened: {error}. Check LLMOPS_HOME ({settings.home}), or the"
+            f" PYICEBERG_CATALOG__{name.upper()}__… variables if it is a remote one."
+        ) from error

@@ -1,0 +1,88 @@
+"""The lakehouse of all assistants: one Iceberg namespace each, with the tables of schemas.py."""
+
+from contextlib import suppress
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.table import Table as IcebergTable
+
+from llmops_core.errors import NotFoundError
+from llmops_core.lakehouse.catalog import open_catalog
+from llmops_core.lakehouse.schemas import TABLES, TableSpec
+from llmops_core.lakehouse.table import LakeTable
+from llmops_core.settings import Settings
+
+# Every table: metadata files pile up with commits otherwise.
+PROPERTIES = {
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "100",
+    "write.parquet.compression-codec": "zstd",
+}
+
+
+class Lakehouse:
+    """Opens tables by assistant and name; `prepare` makes and evolves them."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Lakehouse":
+        """Open the lakehouse that the settings name."""
+        return cls(open_catalog(settings))
+
+    def table(self, assistant: str, name: str) -> LakeTable:
+        """Name a table of an assistant; it need not exist yet."""
+        spec = TABLES.get(name)
+        if spec is None:
+            raise NotFoundError(f"There is no table {name!r}. Tables are: {', '.join(TABLES)}")
+        return LakeTable(self.catalog, assistant, spec)
+
+    def prepare(self, assistant: str) -> list[str]:
+        """Make the namespace and what is missing in it; add columns that the code has and a table has not.
+
+        Returns what was changed, in words; safe to call at any time, by several processes at once.
+        """
+        with suppress(NamespaceAlreadyExistsError):
+            self.catalog.create_namespace(assistant)
+        changes: list[str] = []
+        for spec in TABLES.values():
+            identifier = f"{assistant}.{spec.name}"
+            try:
+                table = self.catalog.load_table(identifier)
+            except NoSuchTableError:
+                with suppress(TableAlreadyExistsError):
+                    self._create(identifier, spec)
+                    changes.append(f"{identifier}: made")
+                continue
+            changes.extend(_evolve(table, spec))
+        return changes
+
+    def assistants(self) -> list[str]:
+        """The assistants that have tables here."""
+        return sorted(".".join(namespace) for namespace in self.catalog.list_namespaces())
+
+    def _create(self, identifier: str, spec: TableSpec) -> None:
+        properties = {**PROPERTIES, "comment": spec.doc, **spec.properties}
+        with self.catalog.create_table_transaction(
+            identifier, schema=spec.arrow_schema, properties=properties
+        ) as transaction:
+            if spec.partition_by:
+                with transaction.update_spec() as update:
+                    update.add_identity(spec.partition_by)
+
+
+def _evolve(table: IcebergTable, spec: TableSpec) -> list[str]:
+    """Add the columns and properties that the code has and the table has not."""
+    present = {field.name for field in table.schema().fields}
+    missing = [name for name in spec.arrow_schema.names if name not in present]
+    wanted = {k: v for k, v in spec.properties.items() if table.properties.get(k) != v}
+    if missing:
+        with table.update_schema() as update:
+            update.union_by_name(spec.arrow_schema)
+    if wanted:
+        with table.transaction() as transaction:
+            transaction.set_properties(wanted)
+    return [f"{table.name()[-1]}: column {name} added" for name in missing] + [
+        f"{table.name()[-1]}: property {name} set" for name in wanted
+    ]

@@ -1,0 +1,193 @@
+"""Every Iceberg table, as code: columns, partitioning, how commits behave.
+
+Table `<group>_<noun>` belongs to asset `[assistant, group, noun]`. Columns may be added here and appear in old homes on
+`llmops upgrade`; none is renamed, retyped or dropped. `run_id` and `code_version` are in all tables, so that lineage
+outlives the snapshots that a row came with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow as pa
+
+REPORT_COLUMNS = RESULT_COLUMNS = FEEDBACK_COLUMNS = REQUEST_COLUMNS = {"request_id": (pl.String, "x")}
+
+TIME = pl.Datetime("us", "UTC")
+WRITE_COLUMNS: Mapping[str, tuple[pl.DataType | type[pl.DataType], str]] = {
+    "run_id": (pl.String, "Dagster run, or command, that wrote the row"),
+    "code_version": (pl.String, "Version of the code that wrote the row"),
+}
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table: its name, what a row is, its columns as (polars type, meaning), and its commit behaviour."""
+
+    name: str
+    doc: str
+    columns: Mapping[str, tuple[pl.DataType | type[pl.DataType], str]]
+    partition_by: str | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def frame_schema(self) -> pl.Schema:
+        """The columns that callers give and get, without those of the write itself."""
+        return pl.Schema({name: kind for name, (kind, _) in self.columns.items()})
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """All columns with their meaning, for PyIceberg."""
+        columns = {**self.columns, **WRITE_COLUMNS}
+        plain = pl.Schema({name: kind for name, (kind, _) in columns.items()}).to_frame().to_arrow().schema
+        return pa.schema([f.with_metadata({"doc": columns[f.name][1]}) for f in plain])
+
+
+# A compare-and-set must lose when it loses: PyIceberg's own retry would append again on top of the winner.
+COMPARE_AND_SET = {"commit.retry.num-retries": "0"}
+
+TABLES: Mapping[str, TableSpec] = {
+    spec.name: spec
+    for spec in (
+        TableSpec(
+            "corpus_documents",
+            "One row a document, as the sources had it at the latest read.",
+            {
+                "document_id": (pl.String, "Stable id, unique in the assistant"),
+                "document_hash": (pl.String, "Hash of title and text"),
+                "title": (pl.String, "Title"),
+                "text": (pl.String, "Text that citations point into"),
+                "uri": (pl.String, "Where it was read"),
+                "media_type": (pl.String, "How the text is structured"),
+                "source": (pl.String, "Source that it came from"),
+                "changed_at": (TIME, "When this version was first read"),
+            },
+        ),
+        TableSpec(
+            "corpus_rejected",
+            "One row for each thing in the sources that could not be read, at the latest read.",
+            {
+                "source": (pl.String, "Source"),
+                "uri": (pl.String, "Where it lies"),
+                "reason": (pl.String, "Why it was rejected"),
+                "rejected_at": (TIME, "When"),
+            },
+        ),
+        TableSpec(
+            "corpus_chunks",
+            "One row a chunk of a current document.",
+            {
+                "chunk_id": (pl.String, "Hash of document id, heading path and text"),
+                "document_id": (pl.String, "Document"),
+                "document_hash": (pl.String, "Version of the document that the offsets point into"),
+                "title": (pl.String, "Title of the document"),
+                "heading_path": (pl.List(pl.String), "Headings above the chunk, outermost first"),
+                "text": (pl.String, "The chunk"),
+                "char_start": (pl.Int64, "First character in the document's text"),
+                "char_end": (pl.Int64, "Character after the last"),
+                "tokens": (pl.Int32, "Tokens of what is embedded"),
+                "cutting": (pl.String, "Hash of the settings and tokenizer that cut it"),
+            },
+        ),
+        TableSpec(
+            "index_embeddings",
+            "One row a chunk and embedder revision; vectors are never changed.",
+            {
+                "embedder_revision": (pl.String, "Embedder revision"),
+                "chunk_id": (pl.String, "Chunk"),
+                "vector": (pl.List(pl.Float32), "L2-normalised embedding"),
+            },
+            partition_by="embedder_revision",
+        ),
+        TableSpec(
+            "index_vector_index",
+            "One row a version of a vector index.",
+            {
+                "index_version": (pl.String, "Hash of the content and settings; tag of the LanceDB table"),
+                "embedder_revision": (pl.String, "Embedder revision; name of the LanceDB table"),
+                "rows": (pl.Int64, "Chunks in it"),
+                "kind": (pl.String, "flat or ivf_sq"),
+                "settings": (pl.String, "Index settings (JSON)"),
+                "snapshots": (pl.String, "Iceberg snapshots that it was built from (JSON: table → id)"),
+                "built_at": (TIME, "When"),
+            },
+        ),
+        TableSpec(
+            "prompts_versions",
+            "One row a version of a prompt.",
+            {
+                "name": (pl.String, "Name of the prompt"),
+                "version": (pl.Int32, "Number, from 1"),
+                "hash": (pl.String, "Hash of the text"),
+                "text": (pl.String, "Jinja template"),
+                "author": (pl.String, "Who"),
+                "message": (pl.String, "Why"),
+                "created_at": (TIME, "When"),
+            },
+            properties=COMPARE_AND_SET,
+        ),
+        TableSpec(
+            "release_manifests",
+            "One row a release.",
+            {
+                "release_id": (pl.String, "Hash of the manifest"),
+                "number": (pl.Int32, "Number in the assistant, from 1"),
+                "manifest": (pl.String, "Manifest, canonical JSON"),
+                "author": (pl.String, "Who"),
+                "message": (pl.String, "Why"),
+                "created_at": (TIME, "When"),
+            },
+            properties=COMPARE_AND_SET,
+        ),
+        TableSpec(
+            "release_events",
+            "One row a move of a channel; the channels are the fold of this table.",
+            {
+                "event_id": (pl.String, "UUIDv7"),
+                "at": (TIME, "When"),
+                "channel": (pl.String, "dev, staging, prod or canary"),
+                "action": (pl.String, "promote, rollback, …"),
+                "release_id": (pl.String, "Release that the channel points to from now on"),
+                "previous_release_id": (pl.String, "Release that it pointed to"),
+                "previous_event_id": (pl.String, "Event that the mover had seen as the channel's last"),
+                "author": (pl.String, "Who"),
+                "reason": (pl.String, "Why"),
+            },
+            properties=COMPARE_AND_SET,
+        ),
+        TableSpec(
+            "traffic_requests",
+            "One row a request that the gateway answered.",
+            REQUEST_COLUMNS,
+            properties=COMPARE_AND_SET,
+        ),
+        TableSpec(
+            "traffic_feedback",
+            "One row a message of feedback; the last of a request counts.",
+            FEEDBACK_COLUMNS,
+            properties=COMPARE_AND_SET,
+        ),
+        TableSpec(
+            "evaluation_cases",
+            "One row a labelled question.",
+            {
+                "case_id": (pl.String, "Id from the case file"),
+                "case_hash": (pl.String, "Hash of question, gold documents and answers"),
+                "question": (pl.String, "Question"),
+                "gold_document_ids": (pl.List(pl.String), "Documents that answer it"),
+                "answers": (pl.List(pl.String), "Short answers that count as right"),
+                "split": (pl.String, "tune or held_out"),
+            },
+        ),
+        TableSpec(
+            "evaluation_results",
+            "One row a case and release.",
+            RESULT_COLUMNS,
+        ),
+        TableSpec(
+            "evaluation_reports",
+            "One row a metric, split and report of a release.",
+            REPORT_COLUMNS,
+        ),
+    )
+}

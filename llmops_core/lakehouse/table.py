@@ -1,0 +1,198 @@
+"""One Iceberg table, with polars frames on both sides.
+
+Reads are lazy and may name a snapshot; every write says which run and which code made it, in the rows and in the
+snapshot's properties. Concurrency: appends commute and are retried by PyIceberg; a replace that lost a race raises
+`ConflictError`, and so does any write to a table whose commits are compare-and-set (see schemas.py).
+"""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, ValidationException
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In
+from pyiceberg.table import Table as IcebergTable
+
+from llmops_core.errors import ConflictError, LakehouseError, NotFoundError
+from llmops_core.lakehouse.schemas import WRITE_COLUMNS, TableSpec
+from llmops_core.version import code_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+    from pyiceberg.catalog import Catalog
+
+# Without this, polars warns at each scan that its own (separate, young) planner is not installed.
+os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
+
+# A filter with more values than this makes Iceberg's expression evaluation the slow part of a commit.
+IDS_PER_FILTER = 5_000
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who writes, and from what: goes into rows (`run_id`) and into snapshot properties (all of it)."""
+
+    run_id: str
+    reads: Mapping[str, int | str] = field(default_factory=dict)
+    """Table or asset → snapshot id or content hash that was read to make the rows."""
+
+    def properties(self) -> dict[str, str]:
+        """The snapshot properties of a write."""
+        read = {f"llmops.read.{name}": str(version) for name, version in self.reads.items()}
+        return {"llmops.run_id": self.run_id, "llmops.code_version": code_version(), **read}
+
+
+class LakeTable:
+    """A table of one assistant; cheap to make, loads its metadata at each use so that it is never stale."""
+
+    def __init__(self, catalog: "Catalog", assistant: str, spec: TableSpec) -> None:
+        self._catalog = catalog
+        self.spec = spec
+        self.identifier = f"{assistant}.{spec.name}"
+
+    def load(self) -> IcebergTable:
+        """Load the table's current metadata; raises `NotFoundError` if it was never made."""
+        try:
+            return self._catalog.load_table(self.identifier)
+        except NoSuchTableError as error:
+            raise NotFoundError(
+                f"Iceberg table {self.identifier} does not exist. Build the assistant first: llmops build"
+            ) from error
+
+    def snapshot_id(self) -> int | None:
+        """The current snapshot; None while nothing was ever written."""
+        return _current(self.load())
+
+    def scan(self, snapshot_id: int | None = None) -> pl.LazyFrame:
+        """Read lazily, at `snapshot_id` or at the newest; the columns of the spec, then those of the write.
+
+        Raises `NotFoundError` when the snapshot is no longer retained.
+        """
+        table = self.load()
+        if table.current_snapshot() is None:
+            return pl.LazyFrame(
+                schema={**self.spec.frame_schema, **{n: k for n, (k, _) in WRITE_COLUMNS.items()}}
+            )
+        if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
+            raise NotFoundError(
+                f"{self.identifier}: snapshot {snapshot_id} is no longer retained (see retention in assistant.yaml)."
+                " Build again to read the newest."
+            )
+        return pl.scan_iceberg(table, snapshot_id=snapshot_id)
+
+    def read(self, snapshot_id: int | None = None) -> pl.DataFrame:
+        """Read all rows, with the columns of the spec alone."""
+        return self.scan(snapshot_id).select(self.spec.frame_schema.names()).collect()
+
+    def append(
+        self, frame: pl.DataFrame, provenance: Provenance, marks: Mapping[str, str] | None = None
+    ) -> int | None:
+        """Append rows and return the snapshot; with `marks`, set table properties in the same transaction.
+
+        An empty frame without marks writes nothing and returns the current snapshot.
+        """
+        table = self.load()
+        if frame.is_empty() and not marks:
+            return _current(table)
+        with self._mapped_errors(), table.transaction() as transaction:
+            if not frame.is_empty():
+                transaction.append(
+                    self._arrow(frame, provenance), snapshot_properties=provenance.properties()
+                )
+            if marks:
+                transaction.set_properties(dict(marks))
+        return _current(table)
+
+    def append_after(self, frame: pl.DataFrame, provenance: Provenance, expected_snapshot: int | None) -> int:
+        """Append only if the table is still at `expected_snapshot`; else `ConflictError` and nothing is written.
+
+        This is a compare-and-set only on tables of the spec `COMPARE_AND_SET`, whose commits are not retried.
+        """
+        table = self.load()
+        if _current(table) != expected_snapshot:
+            raise ConflictError(
+                f"{self.identifier} was changed by somebody else: reload, compare, try again."
+            )
+        with self._mapped_errors():
+            table.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
+        written = _current(table)
+        assert written is not None
+        return written
+
+    def replace(
+        self, column: str, values: Iterable[str], frame: pl.DataFrame, provenance: Provenance
+    ) -> int | None:
+        """Delete the rows whose `column` is one of `values` and append `frame`, in one commit."""
+        gone = sorted(set(values))
+        if not gone:
+            return self.append(frame, provenance)
+        table = self.load()
+        with self._mapped_errors(), table.transaction() as transaction:
+            for start in range(0, len(gone), IDS_PER_FILTER):
+                transaction.delete(
+                    In(column, gone[start : start + IDS_PER_FILTER]),
+                    snapshot_properties=provenance.properties(),
+                )
+            if not frame.is_empty():
+                transaction.append(
+                    self._arrow(frame, provenance), snapshot_properties=provenance.properties()
+                )
+        return _current(table)
+
+    def overwrite(
+        self, frame: pl.DataFrame, provenance: Provenance, where: BooleanExpression | None = None
+    ) -> int | None:
+        """Replace all rows (or those matching `where`) by `frame`, in one commit."""
+        table = self.load()
+        with self._mapped_errors():
+            table.overwrite(
+                self._arrow(frame, provenance),
+                overwrite_filter=where or AlwaysTrue(),
+                snapshot_properties=provenance.properties(),
+            )
+        return _current(table)
+
+    def property(self, name: str) -> str | None:
+        """Read a table property (a mark set by `append`)."""
+        return self.load().properties.get(name)
+
+    def snapshot_at(self, time_ms: int) -> int | None:
+        """The snapshot that was current at a moment (Unix milliseconds); None before the first."""
+        snapshot = self.load().snapshot_as_of_timestamp(time_ms)
+        return snapshot.snapshot_id if snapshot else None
+
+    def _arrow(self, frame: pl.DataFrame, provenance: Provenance) -> "pa.Table":
+        """Bring a frame to the table's exact Arrow schema, write columns added."""
+        written = frame.select(
+            *(pl.col(name).cast(kind) for name, kind in self.spec.frame_schema.items()),
+            pl.lit(provenance.run_id).alias("run_id"),
+            pl.lit(code_version()).alias("code_version"),
+        )
+        return written.to_arrow().cast(self.spec.arrow_schema)
+
+    @contextmanager
+    def _mapped_errors(self) -> "Iterator[None]":
+        try:
+            yield
+        except (CommitFailedException, ValidationException) as error:
+            raise ConflictError(
+                f"{self.identifier} was changed by somebody else: reload, compare, try again ({error})"
+            ) from error
+        except OSError as error:
+            raise LakehouseError(f"{self.identifier} cannot be written: {error}") from error
+
+
+def _current(table: IcebergTable) -> int | None:
+    snapshot = table.current_snapshot()
+    return snapshot.snapshot_id if snapshot else None
+
+
+def now_ms() -> int:
+    """The present in Unix milliseconds, as Iceberg counts commits."""
+    return time.time_ns() // 1_000_000
