@@ -52,9 +52,7 @@ Source = Annotated[PythonTopicsSource | FolderSource | JsonlSource, Field(discri
 class Chunking(Section):
     """How documents are cut, in tokens of the embedder."""
 
-    size: int = Field(
-        128, ge=16, le=8192, description="Most tokens a chunk has, title and heading path included."
-    )
+    size: int = Field(128, ge=16, le=8192, description="Most tokens a chunk has, title and heading path included.")
     overlap: int = Field(32, ge=0, description="Tokens that two neighbours share when one section is cut.")
 
     @model_validator(mode="after")
@@ -68,15 +66,9 @@ class EmbedderSection(Section):
     """Which model embeds chunks and questions."""
 
     model: str = Field("minilm", description="Built-in name, hf:<repo>@<revision>, or path:<folder>.")
-    beside: list[str] = Field(
-        [], description="Further embedders whose vectors and index are kept up to date too."
-    )
-    query_prefix: str = Field(
-        "", description="Put before a question, for models that want it (E5: 'query: ')."
-    )
-    document_prefix: str = Field(
-        "", description="Put before a chunk, for models that want it (E5: 'passage: ')."
-    )
+    beside: list[str] = Field([], description="Further embedders whose vectors and index are kept up to date too.")
+    query_prefix: str = Field("", description="Put before a question, for models that want it (E5: 'query: ').")
+    document_prefix: str = Field("", description="Put before a chunk, for models that want it (E5: 'passage: ').")
 
 
 class RerankerSection(Section):
@@ -105,9 +97,7 @@ class Generator(Section):
     model: str = "smollm2-135m-instruct"
     base_url: str | None = Field(None, description="engine openai: the server's address, up to and with /v1.")
     api_key_env: str | None = Field(None, description="engine openai: variable that holds the key.")
-    adapter: str | None = Field(
-        None, description="Folder of a LoRA adapter, relative to the assistant's folder."
-    )
+    adapter: str | None = Field(None, description="Folder of a LoRA adapter, relative to the assistant's folder.")
     context_window: int | None = Field(None, ge=256, description="Tokens; engine openai: 8192 if not given.")
     max_tokens: int = Field(128, ge=1)
     temperature: float = Field(0, ge=0, le=2)
@@ -159,9 +149,7 @@ class Evaluation(Section):
     """The labelled questions and how many of them are answered, not only retrieved for."""
 
     cases: str | None = Field(None, description="Case file, relative to the assistant's folder.")
-    answers: int = Field(
-        12, ge=0, description="Held-out cases that are answered in full; retrieval runs on all."
-    )
+    answers: int = Field(12, ge=0, description="Held-out cases that are answered in full; retrieval runs on all.")
     gate: Gate = Gate()
 
 
@@ -244,9 +232,7 @@ def load_assistant(folder: Path) -> Assistant:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(
-            f"{file}: expected keys and values such as 'name: my_assistant', found {type(data).__name__}"
-        )
+        raise ConfigError(f"{file}: expected keys and values such as 'name: my_assistant', found {type(data).__name__}")
     if "folder" in data:
         raise ConfigError(f"{file}: folder: unknown key. Allowed here: {_allowed(Assistant)}")
     try:
@@ -267,7 +253,7 @@ def _explain(error: Any) -> str:
     return f"{key}: {error['msg']} (it is {error['input']!r})"
 
 
-_SOURCE_TAGS = {"python_topics": PythonTopicsSource, "folder": FolderSource, "jsonl": JsonlSource}
+_SOURCE_TAGS: dict[str, type[BaseModel]] = {"python_topics": PythonTopicsSource, "folder": FolderSource, "jsonl": JsonlSource}
 
 
 def _section_at(path: tuple[str | int, ...]) -> type[BaseModel]:
@@ -279,9 +265,7 @@ def _section_at(path: tuple[str | int, ...]) -> type[BaseModel]:
         field = section.model_fields.get(str(part))
         if field is None:
             continue
-        inner = [
-            t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type)
-        ]
+        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type)]
         section = next((t for t in inner if issubclass(t, BaseModel)), section)
     return section
 

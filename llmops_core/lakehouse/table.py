@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, ValidationException
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In, Reference
 from pyiceberg.table import Table as IcebergTable
 
 from llmops_core.errors import ConflictError, LakehouseError, NotFoundError
@@ -76,9 +76,7 @@ class LakeTable:
         """
         table = self.load()
         if table.current_snapshot() is None:
-            return pl.LazyFrame(
-                schema={**self.spec.frame_schema, **{n: k for n, (k, _) in WRITE_COLUMNS.items()}}
-            )
+            return pl.LazyFrame(schema={**self.spec.frame_schema, **{n: k for n, (k, _) in WRITE_COLUMNS.items()}})
         if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
             raise NotFoundError(
                 f"{self.identifier}: snapshot {snapshot_id} is no longer retained (see retention in assistant.yaml)."
@@ -90,9 +88,7 @@ class LakeTable:
         """Read all rows, with the columns of the spec alone."""
         return self.scan(snapshot_id).select(self.spec.frame_schema.names()).collect()
 
-    def append(
-        self, frame: pl.DataFrame, provenance: Provenance, marks: Mapping[str, str] | None = None
-    ) -> int | None:
+    def append(self, frame: pl.DataFrame, provenance: Provenance, marks: Mapping[str, str] | None = None) -> int | None:
         """Append rows and return the snapshot; with `marks`, set table properties in the same transaction.
 
         An empty frame without marks writes nothing and returns the current snapshot.
@@ -102,9 +98,7 @@ class LakeTable:
             return _current(table)
         with self._mapped_errors(), table.transaction() as transaction:
             if not frame.is_empty():
-                transaction.append(
-                    self._arrow(frame, provenance), snapshot_properties=provenance.properties()
-                )
+                transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
             if marks:
                 transaction.set_properties(dict(marks))
         return _current(table)
@@ -116,18 +110,14 @@ class LakeTable:
         """
         table = self.load()
         if _current(table) != expected_snapshot:
-            raise ConflictError(
-                f"{self.identifier} was changed by somebody else: reload, compare, try again."
-            )
+            raise ConflictError(f"{self.identifier} was changed by somebody else: reload, compare, try again.")
         with self._mapped_errors():
             table.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
         written = _current(table)
         assert written is not None
         return written
 
-    def replace(
-        self, column: str, values: Iterable[str], frame: pl.DataFrame, provenance: Provenance
-    ) -> int | None:
+    def replace(self, column: str, values: Iterable[str], frame: pl.DataFrame, provenance: Provenance) -> int | None:
         """Delete the rows whose `column` is one of `values` and append `frame`, in one commit."""
         gone = sorted(set(values))
         if not gone:
@@ -136,13 +126,11 @@ class LakeTable:
         with self._mapped_errors(), table.transaction() as transaction:
             for start in range(0, len(gone), IDS_PER_FILTER):
                 transaction.delete(
-                    In(column, gone[start : start + IDS_PER_FILTER]),
+                    In(term=Reference(column), literals=set(gone[start : start + IDS_PER_FILTER])),
                     snapshot_properties=provenance.properties(),
                 )
             if not frame.is_empty():
-                transaction.append(
-                    self._arrow(frame, provenance), snapshot_properties=provenance.properties()
-                )
+                transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
         return _current(table)
 
     def overwrite(
