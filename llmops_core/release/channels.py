@@ -1,0 +1,119 @@
+"""Channels: pointers to releases, kept as the fold of `release_events`.
+
+Moving a channel is a compare-and-set on that table: load, check that the channel's last event is the expected one, append
+without retry. Of two movers one wins; the other sees `ConflictError` and what happened.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from llmops_core.errors import ConflictError, InvalidRequestError
+from llmops_core.ids import uuid7
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+
+CHANNELS = ("dev", "staging", "prod")
+
+# Moves of different channels meet in one table; a move that lost to another channel's is simply tried again.
+ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Where a channel points, and the event that put it there."""
+
+    release_id: str
+    event_id: str
+    at: datetime
+
+
+def fold(events: pl.DataFrame) -> dict[str, Pointer]:
+    """The channels after these events: for each the last one, in the order in which they were appended."""
+    return {
+        str(row["channel"]): Pointer(row["release_id"], row["event_id"], row["at"])
+        for row in events.iter_rows(named=True)
+    }
+
+
+class Channels:
+    """The channels of one assistant."""
+
+    def __init__(self, lakehouse: Lakehouse, assistant: str) -> None:
+        self._table = lakehouse.table(assistant, "release_events")
+        self._assistant = assistant
+
+    def events(self, snapshot_id: int | None = None) -> pl.DataFrame:
+        """All events, oldest first (ids are UUIDv7, and each event names the one before it on its channel)."""
+        return _in_order(self._table.read(snapshot_id))
+
+    def state(self) -> dict[str, Pointer]:
+        """Where each channel points now; a channel without a release is absent."""
+        return fold(self.events())
+
+    def move(
+        self,
+        channel: str,
+        release_id: str,
+        *,
+        action: str,
+        author: str,
+        reason: str,
+        provenance: Provenance,
+        expected: Mapping[str, Pointer] | None = None,
+    ) -> Pointer:
+        """Point `channel` to `release_id`; `expected` is the state that the decision was made on.
+
+        Moving to where it already points does nothing. Raises `ConflictError` if the channel was moved meanwhile.
+        """
+        if channel not in CHANNELS:
+            raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join(CHANNELS)}")
+        seen = (self.state() if expected is None else expected).get(channel)
+        for _ in range(ATTEMPTS):
+            snapshot = self._table.snapshot_id()
+            current = fold(self.events(snapshot)).get(channel)
+            if (current and current.event_id) != (seen and seen.event_id):
+                raise ConflictError(
+                    f"{self._assistant}: channel {channel} was moved meanwhile, to {current and current.release_id}."
+                    " Look at `llmops release list` and decide again."
+                )
+            if current and current.release_id == release_id:
+                return current
+            event = {
+                "event_id": uuid7(),
+                "at": datetime.now(UTC),
+                "channel": channel,
+                "action": action,
+                "release_id": release_id,
+                "previous_release_id": current.release_id if current else None,
+                "previous_event_id": current.event_id if current else None,
+                "author": author,
+                "reason": reason,
+            }
+            row = pl.DataFrame([event], schema=self._table.spec.frame_schema)
+            try:
+                self._table.append_after(row, provenance, snapshot)
+            except ConflictError:
+                continue
+            return Pointer(release_id, str(event["event_id"]), event["at"])  # type: ignore[arg-type]
+        raise ConflictError(f"{self._assistant}: release_events is being written all the time; try again.")
+
+
+def _in_order(events: pl.DataFrame) -> pl.DataFrame:
+    """Order events so that each comes after the one it names as its predecessor.
+
+    Clocks of two movers may disagree, the chain of `previous_event_id` does not.
+    """
+    rows = {row["event_id"]: row for row in events.iter_rows(named=True)}
+    following: dict[tuple[str, str | None], str] = {
+        (row["channel"], row["previous_event_id"]): event_id for event_id, row in rows.items()
+    }
+    ordered: list[str] = []
+    for channel in sorted({row["channel"] for row in rows.values()}):
+        event_id = following.get((channel, None))
+        while event_id is not None:
+            ordered.append(event_id)
+            event_id = following.get((channel, event_id))
+    return pl.DataFrame([rows[event_id] for event_id in ordered], schema=events.schema)

@@ -1,0 +1,91 @@
+"""The releases of an assistant: made once, numbered, found by id, number or channel."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+
+from llmops_core.errors import ConflictError, NotFoundError
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.prompts.versions import PromptVersions
+from llmops_core.release.channels import Channels
+from llmops_core.release.manifest import Manifest, Release
+
+ATTEMPTS = 20
+
+
+class Releases:
+    """Table `release_manifests` of one assistant."""
+
+    def __init__(self, lakehouse: Lakehouse, assistant: str) -> None:
+        self._table = lakehouse.table(assistant, "release_manifests")
+        self.channels = Channels(lakehouse, assistant)
+        self.prompts = PromptVersions(lakehouse, assistant)
+        self._assistant = assistant
+
+    def all(self) -> list[Release]:
+        """All releases, oldest first."""
+        return [_release(row) for row in self._table.read().sort("number").iter_rows(named=True)]
+
+    def create(self, manifest: Manifest, *, author: str, message: str, provenance: Provenance) -> tuple[Release, bool]:
+        """Record a manifest under the next number; one that is there already is returned as it is, with False."""
+        for _ in range(ATTEMPTS):
+            snapshot = self._table.snapshot_id()
+            known = {row["release_id"]: row for row in self._table.read(snapshot).iter_rows(named=True)}
+            if manifest.release_id in known:
+                return _release(known[manifest.release_id]), False
+            release = Release(manifest, len(known) + 1, author, message, datetime.now(UTC))
+            row = {
+                "release_id": release.release_id,
+                "number": release.number,
+                "manifest": manifest.to_json(),
+                "author": author,
+                "message": message,
+                "created_at": release.created_at,
+            }
+            try:
+                self._table.append_after(
+                    pl.DataFrame([row], schema=self._table.spec.frame_schema), provenance, snapshot
+                )
+            except ConflictError:
+                continue
+            return release, True
+        raise ConflictError(f"{self._assistant}: release_manifests is being written all the time; try again.")
+
+    def get(self, reference: str) -> Release:
+        """Find a release by channel, number, id or unambiguous beginning of an id (8 characters or more)."""
+        releases = self.all()
+        pointer = self.channels.state().get(reference)
+        wanted = pointer.release_id if pointer else reference
+        found = [
+            r
+            for r in releases
+            if r.release_id == wanted
+            or (wanted.isdecimal() and len(wanted) < 8 and r.number == int(wanted))
+            or (len(wanted) >= 8 and r.release_id.startswith(wanted))
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise NotFoundError(f"{self._assistant}: {reference!r} fits {len(found)} releases; give more characters.")
+        raise NotFoundError(
+            f"{self._assistant}: there is no release {reference!r}. See `llmops release list`; a channel without a"
+            " release is filled by `llmops build` or `llmops release promote RELEASE CHANNEL`."
+        )
+
+    def prompt_text(self, release: Release) -> str:
+        """The template that a release pins."""
+        pin = release.manifest.prompt
+        return self.prompts.get(pin.name, pin.version).text
+
+
+def _release(row: dict[str, object]) -> Release:
+    created_at = row["created_at"]
+    assert isinstance(created_at, datetime)
+    return Release(
+        Manifest.from_json(str(row["manifest"])),
+        int(str(row["number"])),
+        str(row["author"]),
+        str(row["message"]),
+        created_at,
+    )
