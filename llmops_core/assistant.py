@@ -253,7 +253,11 @@ def _explain(error: Any) -> str:
     return f"{key}: {error['msg']} (it is {error['input']!r})"
 
 
-_SOURCE_TAGS: dict[str, type[BaseModel]] = {"python_topics": PythonTopicsSource, "folder": FolderSource, "jsonl": JsonlSource}
+_SOURCE_TAGS: dict[str, type[BaseModel]] = {
+    "python_topics": PythonTopicsSource,
+    "folder": FolderSource,
+    "jsonl": JsonlSource,
+}
 
 
 def _section_at(path: tuple[str | int, ...]) -> type[BaseModel]:

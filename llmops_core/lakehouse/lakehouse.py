@@ -1,16 +1,20 @@
 """The lakehouse of all assistants: one Iceberg namespace each, with the tables of schemas.py."""
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.table import Table as IcebergTable
 
-from llmops_core.errors import NotFoundError
+from llmops_core.errors import LakehouseError, NotFoundError
 from llmops_core.lakehouse.catalog import open_catalog
 from llmops_core.lakehouse.schemas import TABLES, TableSpec
 from llmops_core.lakehouse.table import LakeTable
 from llmops_core.settings import Settings
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 # Every table: metadata files pile up with commits otherwise.
 PROPERTIES = {
@@ -61,6 +65,23 @@ class Lakehouse:
     def assistants(self) -> list[str]:
         """The assistants that have tables here."""
         return sorted(".".join(namespace) for namespace in self.catalog.list_namespaces())
+
+    def spool(self) -> tuple["FileSystem", str]:
+        """Where gateways put their sealed spool segments: a filesystem and a folder in it."""
+        from pyarrow.fs import FileSystem
+
+        filesystem, path = FileSystem.from_uri(f"{self.warehouse()}/_spool")
+        return filesystem, path
+
+    def warehouse(self) -> str:
+        """URI of the storage that holds the tables."""
+        given = self.catalog.properties.get("warehouse", "")
+        if "://" not in given:
+            raise LakehouseError(
+                f"Catalog {self.catalog.name!r} has no warehouse that is a URI (it is {given!r}). Set"
+                f" PYICEBERG_CATALOG__{self.catalog.name.upper()}__WAREHOUSE, for example to s3://bucket/path"
+            )
+        return given.rstrip("/")
 
     def _create(self, identifier: str, spec: TableSpec) -> None:
         properties = {**PROPERTIES, "comment": spec.doc, **spec.properties}

@@ -1,0 +1,39 @@
+"""`traffic_ingest`: the request log into Iceberg, and its schedule."""
+
+import dagster as dg
+
+from llmops_assets.house import asset_key
+from llmops_core.assistant import Assistant
+from llmops_core.traffic.ingest import pending
+from resources.platform import LakehouseResource
+
+CRON = "*/5 * * * *"
+NOUNS = ("requests", "feedback")
+
+
+def traffic_ingest(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
+    """Takes what the gateways have shipped, each row exactly once."""
+    return dg.define_asset_job(
+        "traffic_ingest",
+        selection=dg.AssetSelection.assets(*(asset_key(assistant, "traffic", noun) for noun in NOUNS)),
+        description="Spool segments → traffic/requests and traffic/feedback, each row exactly once.",
+    )
+
+
+def traffic_every_five_minutes(assistant: Assistant, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """Every five minutes, skipped while there is nothing to take."""
+
+    @dg.schedule(
+        name="traffic_every_five_minutes",
+        job=job,
+        cron_schedule=CRON,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Ingests the request log ({CRON}); skipped while there is nothing new.",
+    )
+    def traffic_every_five_minutes(lakehouse: LakehouseResource) -> dg.RunRequest | dg.SkipReason:
+        lake = lakehouse.open(assistant)
+        tables = [lake.table(assistant.name, f"traffic_{noun}") for noun in NOUNS]
+        waiting = pending(tables, *lake.spool(), assistant.name)
+        return dg.RunRequest() if waiting else dg.SkipReason("No new spool segment.")
+
+    return traffic_every_five_minutes

@@ -1,0 +1,1 @@
+"""Documents, chunks and what could not be read."""

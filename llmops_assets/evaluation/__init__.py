@@ -1,0 +1,1 @@
+"""Cases, results and reports."""

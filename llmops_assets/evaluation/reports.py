@@ -1,0 +1,63 @@
+"""`evaluation/reports`: the scores of a release with intervals, as a table and a picture."""
+
+import base64
+
+import dagster as dg
+
+from llmops_assets.evaluation.results import ResultsConfig
+from llmops_assets.house import (
+    RETRIES,
+    asset_key,
+    described,
+    failing_for_good,
+    materialized,
+    provenance,
+    recorded_snapshot,
+)
+from llmops_core.assistant import Assistant
+from llmops_core.evaluation.cases import cases_from
+from llmops_core.evaluation.score import report_of, store_report
+from llmops_core.release.registry import Releases
+from resources.platform import LakehouseResource
+
+
+def reports(assistant: Assistant) -> dg.AssetsDefinition:
+    """The report of a release over the present cases."""
+    cases = asset_key(assistant, "evaluation", "cases")
+    results = asset_key(assistant, "evaluation", "results")
+
+    @dg.asset(
+        key=asset_key(assistant, "evaluation", "reports"),
+        deps=[results],
+        description="Metrics with intervals, by split: the evidence on which a release is judged.",
+        retry_policy=RETRIES,
+        **described(assistant, "evaluation", "iceberg", "matplotlib"),
+    )
+    def evaluation_reports(
+        context: dg.AssetExecutionContext, config: ResultsConfig, lakehouse: LakehouseResource
+    ) -> dg.MaterializeResult[None]:
+        lake = lakehouse.open(assistant)
+        snapshot = recorded_snapshot(context, results)
+        with failing_for_good():
+            release = Releases(lake, assistant.name).get(config.release)
+        known = cases_from(lake.table(assistant.name, "evaluation_cases").read(recorded_snapshot(context, cases)))
+        rows = lake.table(assistant.name, "evaluation_results").read(snapshot)
+        report = report_of(release.release_id, rows, known, assistant.evaluation.gate.alpha)
+        report_id = store_report(
+            lake.table(assistant.name, "evaluation_reports"),
+            report,
+            provenance(context, evaluation_results=snapshot),
+        )
+        picture = base64.b64encode(report.plot()).decode()
+        numbers = {name: estimate.value for name, estimate in report.metrics.items()}
+        return materialized(
+            report_id,
+            {
+                "report": dg.MetadataValue.md(report.markdown()),
+                "plot": dg.MetadataValue.md(f"![scores](data:image/png;base64,{picture})"),
+                "release_id": release.release_id,
+                **numbers,
+            },
+        )
+
+    return evaluation_reports

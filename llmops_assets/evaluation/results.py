@@ -1,0 +1,66 @@
+"""`evaluation/results`: one row a case and release; what was scored already is not scored again."""
+
+import dagster as dg
+
+from llmops_assets.house import (
+    RETRIES,
+    asset_key,
+    described,
+    failing_for_good,
+    materialized,
+    provenance,
+    recorded_snapshot,
+)
+from llmops_core.answering.loaded import ModelPool, load_release
+from llmops_core.assistant import Assistant
+from llmops_core.evaluation.cases import cases_from
+from llmops_core.evaluation.score import outstanding, score, store_results
+from llmops_core.release.registry import Releases
+from resources.platform import EnginesResource, LakehouseResource, ModelsResource
+
+
+class ResultsConfig(dg.Config):
+    """Which release is evaluated."""
+
+    release: str = "dev"
+    """A channel, number, release id, or the beginning of one."""
+
+
+def results(assistant: Assistant) -> dg.AssetsDefinition:
+    """Retrieval for all cases, answers for as many as `evaluation.answers` says."""
+    cases = asset_key(assistant, "evaluation", "cases")
+    manifests = asset_key(assistant, "release", "manifests")
+
+    @dg.asset(
+        key=asset_key(assistant, "evaluation", "results"),
+        deps=[cases, manifests],
+        description="One row a case and release: what was retrieved, what was answered, how good it was.",
+        retry_policy=RETRIES,
+        **described(assistant, "evaluation", "iceberg", "polars"),
+    )
+    def evaluation_results(
+        context: dg.AssetExecutionContext,
+        config: ResultsConfig,
+        lakehouse: LakehouseResource,
+        models: ModelsResource,
+        engines: EnginesResource,
+    ) -> dg.MaterializeResult[None]:
+        lake = lakehouse.open(assistant)
+        snapshot = recorded_snapshot(context, cases)
+        table = lake.table(assistant.name, "evaluation_results")
+        with failing_for_good(), engines.pool() as pool:
+            releases = Releases(lake, assistant.name)
+            release = releases.get(config.release)
+            known = cases_from(lake.table(assistant.name, "evaluation_cases").read(snapshot))
+            work = outstanding(table, release.release_id, known, assistant.evaluation.answers)
+            if work.retrieve:
+                settings = models.settings()
+                loaded = load_release(settings, ModelPool(settings), release.manifest, releases.prompt_text(release))
+                client = pool.client(release.manifest.generator) if work.answer else None
+                rows = score(loaded, client, work, context.log.info)
+                store_results(table, release.release_id, rows, provenance(context, evaluation_cases=snapshot))
+        facts = {"release": release.number, "release_id": release.release_id, "cases": len(known)}
+        scored = {"retrieved": len(work.retrieve), "answered": len(work.answer)}
+        return materialized(table.snapshot_id(), {**facts, **scored})
+
+    return evaluation_results

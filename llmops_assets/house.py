@@ -1,0 +1,120 @@
+"""What all assets share: how they are described, what they read, how they report and fail, when they run by themselves."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from llmops_core.assistant import Assistant
+from llmops_core.errors import NotFoundError, PermanentError
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.version import code_version
+
+Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext
+
+DATA_VERSION_TAG = "dagster/data_version"
+
+# Lost connections and lost commits pass; a permanent error is never retried (see `failing_for_good`).
+RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
+
+
+def on_changed_data() -> dg.AutomationCondition[dg.AssetKey]:
+    """The one house condition: run once for each changed data version of an upstream.
+
+    `AutomationCondition.eager()` fires on every upstream materialisation, changed or not, and so would rebuild everything
+    each time a source is looked at.
+    """
+    condition = dg.AutomationCondition
+    changed = condition.any_deps_match(condition.data_version_changed())
+    return (
+        changed.since(condition.newly_requested() | condition.newly_updated())
+        & ~condition.any_deps_missing()
+        & ~condition.any_deps_in_progress()
+        & ~condition.in_progress()
+    ).with_label("an upstream's data version changed")
+
+
+def asset_key(assistant: Assistant, group: str, noun: str) -> dg.AssetKey:
+    """The key `[assistant, group, noun]`: also the file, and the table `<assistant>.<group>_<noun>`."""
+    return dg.AssetKey([assistant.name, group, noun])
+
+
+def described(assistant: Assistant, group: str, *kinds: str) -> dict[str, Any]:
+    """The arguments that every asset of a group has in common."""
+    return {
+        "group_name": group,
+        "owners": assistant.owners or [f"team:{assistant.name}"],
+        "kinds": set(kinds),
+        "tags": {"assistant": assistant.name},
+    }
+
+
+def latest_data_version(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> str | None:
+    """The data version that an asset's latest materialisation recorded; None if there was none."""
+    record = context.instance.get_latest_data_version_record(key, partition_key=partition_key)
+    materialization = record.event_log_entry.asset_materialization if record else None
+    return (materialization.tags or {}).get(DATA_VERSION_TAG) if materialization else None
+
+
+def recorded(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> str:
+    """Like `latest_data_version`, where there has to be one.
+
+    Upstreams are read at this version and never at head, so that what a run saw is what its lineage says.
+    """
+    version = latest_data_version(context, key, partition_key)
+    if version is None:
+        where = f" for {partition_key}" if partition_key else ""
+        raise dg.Failure(
+            f"{key.to_user_string()} was never materialised{where}. Materialise it first, or run the job index_build.",
+            allow_retries=False,
+        )
+    return version
+
+
+def recorded_snapshot(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> int:
+    """The Iceberg snapshot that an asset's latest materialisation recorded."""
+    return int(recorded(context, key, partition_key))
+
+
+def provenance(context: Context, **reads: int | str) -> Provenance:
+    """Who writes (this run) and what was read to write it."""
+    return Provenance(context.run_id, reads)
+
+
+def materialized(
+    data_version: int | str | None, metadata: Mapping[str, Any], key: dg.AssetKey | None = None
+) -> dg.MaterializeResult[None]:
+    """Report a materialisation: its data version, numbers for the UI, and the code that made it."""
+    version = str(data_version)
+    facts = {"data_version": version, "code_version": code_version(), **metadata}
+    return dg.MaterializeResult(asset_key=key, data_version=dg.DataVersion(version), metadata=facts)
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """Turn errors that would come again into a failure that Dagster does not retry."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    except PermanentError as error:
+        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+
+
+def recorded_snapshots(instance: dg.DagsterInstance, assistant: Assistant) -> set[int]:
+    """All Iceberg snapshots that the latest materialisation of any asset partition reported or read.
+
+    Maintenance keeps them. Metadata that names a snapshot ends in `_snapshot`; a data version of digits alone is one.
+    """
+    found: set[int] = set()
+    for key in instance.get_asset_keys(prefix=[assistant.name]):
+        for partition in instance.get_materialized_partitions(key) or {None}:
+            record = instance.get_latest_data_version_record(key, partition_key=partition)
+            materialization = record.event_log_entry.asset_materialization if record else None
+            if materialization is None:
+                continue
+            values = [v.value for name, v in materialization.metadata.items() if name.endswith("_snapshot")]
+            values.append((materialization.tags or {}).get(DATA_VERSION_TAG))
+            found.update(int(str(value)) for value in values if str(value).isdecimal())
+    return found

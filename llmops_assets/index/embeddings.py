@@ -1,0 +1,102 @@
+"""`index/embeddings`: vectors of all chunks, by embedder revision.
+
+Graph-backed: plan → one step for each hash bucket with new chunks → commit. On a laptop that is one bucket in one process;
+with `LLMOPS_EMBED_BUCKETS` and the k8s executor each bucket is a pod. A bucket commits its own vectors as it goes.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from llmops_assets.house import (
+    RETRIES,
+    asset_key,
+    described,
+    failing_for_good,
+    latest_data_version,
+    materialized,
+    on_changed_data,
+    provenance,
+    recorded_snapshot,
+)
+from llmops_assets.index.partitions import embedder_revisions, model_of
+from llmops_core.assistant import Assistant
+from llmops_core.embedders.sync import EmbeddingTables, embed_bucket, is_complete, missing_by_bucket
+from resources.platform import LakehouseResource, ModelsResource
+
+
+def embeddings(assistant: Assistant) -> dg.AssetsDefinition:
+    """Vectors of the chunks; only chunks that have none of this revision are embedded."""
+    upstream = asset_key(assistant, "corpus", "chunks")
+    key = asset_key(assistant, "index", "embeddings")
+
+    @dg.op(
+        name="plan_embeddings",
+        ins={"chunks": dg.In(dg.Nothing)},
+        out=dg.DynamicOut(dict[str, int]),
+        retry_policy=RETRIES,
+    )
+    def plan(
+        context: dg.OpExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
+    ) -> Iterator[dg.DynamicOutput[dict[str, int]]]:
+        snapshot = recorded_snapshot(context, upstream)
+        buckets = models.settings().embed_buckets
+        tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, snapshot)
+        missing = missing_by_bucket(tables, context.partition_key, buckets)
+        for bucket in sorted(missing) or [0]:
+            yield dg.DynamicOutput(
+                {"bucket": bucket, "buckets": buckets, "chunks_snapshot": snapshot}, mapping_key=f"bucket_{bucket}"
+            )
+
+    @dg.op(name="embed_bucket", retry_policy=RETRIES)
+    def embed(
+        context: dg.OpExecutionContext, part: dict[str, int], lakehouse: LakehouseResource, models: ModelsResource
+    ) -> dict[str, int]:
+        revision = context.partition_key
+        tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, part["chunks_snapshot"])
+        bucket, buckets = part["bucket"], part["buckets"]
+        embedded = 0
+        if missing_by_bucket(tables, revision, buckets).get(bucket):
+            with failing_for_good():
+                embedder = models.embedder(assistant.embedder, model_of(assistant, revision))
+            embedded = embed_bucket(
+                tables,
+                embedder,
+                revision,
+                bucket,
+                buckets,
+                provenance(context, corpus_chunks=part["chunks_snapshot"]),
+                lambda done, of: context.log.info(f"Embedded {done} of {of} chunks (bucket {bucket})"),
+            )
+        return {"embedded": embedded, "chunks_snapshot": part["chunks_snapshot"]}
+
+    @dg.op(name="commit_embeddings", out=dg.Out(dg.Nothing), retry_policy=RETRIES)
+    def commit(
+        context: dg.OpExecutionContext, parts: list[dict[str, int]], lakehouse: LakehouseResource
+    ) -> dg.Output[None]:
+        revision, snapshot = context.partition_key, parts[0]["chunks_snapshot"]
+        tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, snapshot)
+        before = latest_data_version(context, key, revision)
+        unchanged = before is not None and is_complete(tables, revision, int(before))
+        result = materialized(
+            before if unchanged else tables.embeddings.snapshot_id(),
+            {
+                "embedded": sum(part["embedded"] for part in parts),
+                "buckets": len(parts),
+                "chunks_snapshot": snapshot,
+            },
+        )
+        return dg.Output(None, metadata=result.metadata, data_version=result.data_version)
+
+    @dg.graph_asset(
+        key=key,
+        ins={"chunks": dg.AssetIn(key=upstream, dagster_type=dg.Nothing)},
+        partitions_def=embedder_revisions(assistant),
+        description="One vector for each chunk and embedder revision; adding an embedder leaves the others untouched.",
+        automation_condition=on_changed_data(),
+        **described(assistant, "index", "iceberg", "huggingface"),
+    )
+    def index_embeddings(chunks: None) -> None:
+        return commit(plan(chunks).map(embed).collect())  # type: ignore[no-any-return]
+
+    return index_embeddings

@@ -1,0 +1,84 @@
+"""`index/vector_index`: the LanceDB table that questions are searched in, one tagged version for each content."""
+
+import dagster as dg
+
+from llmops_assets.house import (
+    RETRIES,
+    asset_key,
+    described,
+    failing_for_good,
+    materialized,
+    on_changed_data,
+    provenance,
+    recorded,
+    recorded_snapshot,
+)
+from llmops_assets.index.partitions import embedder_revisions
+from llmops_core.assistant import Assistant
+from llmops_core.vectors.index import IndexSettings
+from llmops_core.vectors.recall import recall_of_version
+from llmops_core.vectors.sync import sync_index
+from resources.platform import LakehouseResource, VectorsResource
+
+MIN_RECALL = 0.99
+
+
+def vector_index(assistant: Assistant) -> dg.AssetsDefinition:
+    """The index of an embedder revision, brought up to date in proportion to what changed."""
+    chunks = asset_key(assistant, "corpus", "chunks")
+    embeddings = asset_key(assistant, "index", "embeddings")
+
+    @dg.asset(
+        key=asset_key(assistant, "index", "vector_index"),
+        deps=[chunks, embeddings],
+        partitions_def=embedder_revisions(assistant),
+        description="LanceDB table with vectors and a full-text index; the data version is the index version.",
+        automation_condition=on_changed_data(),
+        retry_policy=RETRIES,
+        **described(assistant, "index", "lancedb"),
+    )
+    def index_vector_index(
+        context: dg.AssetExecutionContext, lakehouse: LakehouseResource, vectors: VectorsResource
+    ) -> dg.MaterializeResult[None]:
+        revision = context.partition_key
+        snapshots = {
+            "corpus_documents": recorded_snapshot(context, asset_key(assistant, "corpus", "documents")),
+            "corpus_chunks": recorded_snapshot(context, chunks),
+            "index_embeddings": recorded_snapshot(context, embeddings, revision),
+        }
+        with failing_for_good():
+            done = sync_index(
+                lakehouse.open(assistant),
+                assistant.name,
+                vectors.index(assistant, revision),
+                revision,
+                IndexSettings(assistant.retrieval.language),
+                snapshots,
+                provenance(context, **snapshots),
+            )
+        facts = {"dagster/row_count": done.rows, "kind": done.kind, "added": done.added, "deleted": done.deleted}
+        read = {f"{name}_snapshot": snapshot for name, snapshot in snapshots.items()}
+        return materialized(done.version, {**facts, **read})
+
+    return index_vector_index
+
+
+def finds_what_exact_search_finds(assistant: Assistant) -> dg.AssetChecksDefinition:
+    """Recall of the index against exact search, on vectors of its own chunks: blocking below 0.99."""
+    key = asset_key(assistant, "index", "vector_index")
+
+    @dg.asset_check(
+        asset=key,
+        partitions_def=embedder_revisions(assistant),
+        blocking=True,
+        description=f"Recall@10 against exact search is at least {MIN_RECALL}.",
+    )
+    def finds_what_exact_search_finds(
+        context: dg.AssetCheckExecutionContext, vectors: VectorsResource
+    ) -> dg.AssetCheckResult:
+        revision = context.partition_key
+        reader = vectors.index(assistant, revision).open(recorded(context, key, revision))
+        recall = recall_of_version(reader)
+        return dg.AssetCheckResult(passed=recall >= MIN_RECALL, metadata={"recall_at_10": recall})
+
+    return finds_what_exact_search_finds

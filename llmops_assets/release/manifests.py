@@ -1,0 +1,63 @@
+"""`release/manifests`: the release of what was built, and the moves that follow by themselves."""
+
+import dagster as dg
+
+from llmops_assets.house import (
+    RETRIES,
+    asset_key,
+    described,
+    failing_for_good,
+    latest_data_version,
+    materialized,
+    on_changed_data,
+    provenance,
+    recorded,
+)
+from llmops_assets.index.partitions import embedder_models
+from llmops_core.assistant import Assistant
+from llmops_core.release.publish import Built, publish_built
+from resources.platform import LakehouseResource, ModelsResource
+
+
+def manifests(assistant: Assistant) -> dg.AssetsDefinition:
+    """A release of the newest index, the newest prompt and the models that `assistant.yaml` names."""
+    index = asset_key(assistant, "index", "vector_index")
+    prompts = asset_key(assistant, "prompts", "versions")
+
+    @dg.asset(
+        key=asset_key(assistant, "release", "manifests"),
+        deps=[index, prompts],
+        description="One row a release: the manifest that pins everything an answer depends on.",
+        automation_condition=on_changed_data(),
+        retry_policy=RETRIES,
+        **described(assistant, "release", "iceberg"),
+    )
+    def release_manifests(
+        context: dg.AssetExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
+    ) -> dg.MaterializeResult[None]:
+        built = {revision: latest_data_version(context, index, revision) for revision in embedder_models(assistant)}
+        with failing_for_good():
+            done = publish_built(
+                lakehouse.open(assistant),
+                models.settings(),
+                assistant,
+                Built(
+                    recorded(context, prompts), {revision: version for revision, version in built.items() if version}
+                ),
+                author=f"run {context.run_id}",
+                message="built",
+                provenance=provenance(context),
+            )
+        release = done.release
+        return materialized(
+            release.release_id,
+            {
+                "release": f"number {release.number}" + (" (new)" if done.is_new else " (unchanged)"),
+                "moves": dg.MetadataValue.md(
+                    "\n".join(f"- {m.channel} → release {m.release.number}: {m.reason}" for m in done.moves) or "none"
+                ),
+                "manifest": dg.MetadataValue.json(release.manifest.to_dict()),
+            },
+        )
+
+    return release_manifests

@@ -1,0 +1,1 @@
+"""What the gateway answered and what people said of it."""

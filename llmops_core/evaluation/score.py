@@ -1,0 +1,118 @@
+"""Scores a release on the stored cases: the work behind `evaluation/results` and `evaluation/reports`.
+
+Work is proportional to change: a case that was scored for this release, in this version of the case, is not scored again.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from llmops_core.answering.conversation import Conversation
+from llmops_core.answering.loaded import LoadedRelease
+from llmops_core.engines.chat import GenerationParams
+from llmops_core.engines.client import EngineClient
+from llmops_core.evaluation.cases import Case
+from llmops_core.evaluation.report import Report, make_report
+from llmops_core.evaluation.run import (
+    RESULT_SCHEMA,
+    AnsweredCase,
+    answer_sample,
+    combine,
+    deep_enough,
+    evaluate_answers,
+    evaluate_retrieval,
+)
+from llmops_core.ids import content_hash
+from llmops_core.lakehouse.table import LakeTable, Provenance
+
+Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """The cases of a release that still have to be retrieved for, and those that have to be answered."""
+
+    retrieve: tuple[Case, ...]
+    answer: tuple[Case, ...]
+
+
+def outstanding(table: LakeTable, release_id: str, cases: Sequence[Case], answers: int) -> Outstanding:
+    """Compare cases with the stored results of a release; a case that ended in an error is outstanding."""
+    of_release = pl.col("release_id") == release_id
+    good = table.scan().filter(of_release & pl.col("error").is_null()).collect()
+    done = set(good.select("case_id", "case_hash").iter_rows())
+    answered = set(good.filter(pl.col("answer").is_not_null()).select("case_id", "case_hash").iter_rows())
+    to_answer = [c for c in answer_sample(cases, answers) if (c.case_id, c.case_hash) not in answered]
+    to_retrieve = [c for c in cases if (c.case_id, c.case_hash) not in done or c in to_answer]
+    return Outstanding(tuple(to_retrieve), tuple(to_answer))
+
+
+def score(release: LoadedRelease, client: EngineClient | None, work: Outstanding, progress: Progress) -> pl.DataFrame:
+    """Retrieve for and answer the outstanding cases; a frame of `RESULT_SCHEMA`.
+
+    `client` may be None if nothing has to be answered.
+    """
+    retrieval = evaluate_retrieval(
+        work.retrieve,
+        deep_enough(lambda question, chunks: release.retrieve(question, chunks).hits),
+        progress=lambda done, of: progress(f"Retrieved for {done} of {of} cases") if done % 50 == 0 else None,
+    )
+    if not work.answer or client is None:
+        return combine(retrieval)
+
+    async def answer(question: str) -> AnsweredCase:
+        conversation = Conversation(question, ())
+        found = await asyncio.to_thread(release.retrieve, question)
+        rendered = release.render(conversation, found.hits, {})
+        params = release.manifest.generator.params
+        completion = await client.complete(
+            rendered.messages, GenerationParams(params.max_tokens, params.temperature, params.top_p)
+        )
+        return AnsweredCase(completion.text)
+
+    async def answer_all() -> pl.DataFrame:
+        try:
+            return await evaluate_answers(
+                work.answer, answer, progress=lambda done, of: progress(f"Answered {done} of {of} cases")
+            )
+        finally:
+            await client.close()
+
+    return combine(retrieval, asyncio.run(answer_all()))
+
+
+def store_results(table: LakeTable, release_id: str, results: pl.DataFrame, provenance: Provenance) -> int | None:
+    """Write results of a release in place of older ones of the same cases; returns the snapshot."""
+    from pyiceberg.expressions import And, EqualTo, In, Reference
+
+    if results.is_empty():
+        return table.snapshot_id()
+    frame = results.with_columns(release_id=pl.lit(release_id), evaluated_at=pl.lit(datetime.now(UTC)))
+    same_cases = And(
+        EqualTo(term=Reference("release_id"), value=release_id),
+        In(term=Reference("case_id"), literals=set(results["case_id"])),
+    )
+    return table.overwrite(frame, provenance, where=same_cases)
+
+
+def report_of(release_id: str, results: pl.DataFrame, cases: Sequence[Case], alpha: float) -> Report:
+    """The report of a release over the present cases alone."""
+    current = pl.DataFrame(
+        [(c.case_id, c.case_hash) for c in cases], schema=["case_id", "case_hash"], orient="row"
+    ).cast(pl.String)
+    rows = results.filter(pl.col("release_id") == release_id).join(current, on=["case_id", "case_hash"], how="semi")
+    return make_report(release_id, rows.select(RESULT_SCHEMA.names()), alpha)
+
+
+def store_report(table: LakeTable, report: Report, provenance: Provenance) -> str:
+    """Keep a report under the hash of its numbers; the same report is kept once. Returns its id."""
+    frame = report.frame()
+    report_id = content_hash(frame.to_dicts())
+    if table.read().filter(pl.col("report_id") == report_id).is_empty():
+        table.append(
+            frame.with_columns(report_id=pl.lit(report_id), evaluated_at=pl.lit(datetime.now(UTC))), provenance
+        )
+    return report_id

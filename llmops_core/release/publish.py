@@ -1,0 +1,136 @@
+"""Makes releases of what was built, and moves the channels that need no person's word.
+
+A changed `assistant.yaml` or prompt makes a candidate: it goes to dev and waits there. Fresh documents make a release that
+differs from the one on a channel in its index alone: it replaces that one by itself, unless `release.index_only` is manual.
+The first release of an assistant goes to prod, since there is nothing that it could be worse than.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from llmops_core.assistant import Assistant
+from llmops_core.models.revisions import embedder_revision
+from llmops_core.errors import NotFoundError
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.prompts.versions import PromptVersion
+from llmops_core.release.compose import compose
+from llmops_core.release.manifest import IndexPin, Manifest, Release
+from llmops_core.release.registry import Releases
+from llmops_core.settings import Settings
+
+# Channels that users see: fresh documents reach them; dev gets every new release anyway.
+REFRESHED = ("staging", "prod")
+
+
+@dataclass(frozen=True)
+class Move:
+    """A channel that was moved, and why."""
+
+    channel: str
+    release: Release
+    reason: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """The release of the present configuration, and everything that followed from it."""
+
+    release: Release
+    is_new: bool
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What materialised assets recorded: the prompt's hash, and the newest index version by embedder revision."""
+
+    prompt_hash: str
+    index_versions: Mapping[str, str]
+
+
+def publish_built(
+    lakehouse: Lakehouse,
+    settings: Settings,
+    assistant: Assistant,
+    built: Built,
+    *,
+    author: str,
+    message: str,
+    provenance: Provenance,
+) -> Published:
+    """Compose the release of what was built, record it, and move the channels that follow by themselves."""
+    prompt = _prompt(lakehouse, assistant, built.prompt_hash)
+    indexes = {revision: index_pin(lakehouse, assistant.name, v) for revision, v in built.index_versions.items()}
+    section = assistant.embedder
+    revision = embedder_revision(settings, section.model, section.query_prefix, section.document_prefix)
+    if revision not in indexes:
+        raise NotFoundError(f"{assistant.name} has no index for {revision}. Build it first: llmops build")
+    candidate = compose(settings, assistant, prompt, indexes[revision])
+    return publish(lakehouse, assistant, candidate, indexes, author=author, message=message, provenance=provenance)
+
+
+def publish(
+    lakehouse: Lakehouse,
+    assistant: Assistant,
+    candidate: Manifest,
+    indexes: Mapping[str, IndexPin],
+    *,
+    author: str,
+    message: str,
+    provenance: Provenance,
+) -> Published:
+    """Record the candidate, put it on dev, and refresh what serves with the newest index of its embedder.
+
+    `indexes`: embedder revision → newest index version whose checks passed.
+    """
+    releases = Releases(lakehouse, assistant.name)
+    seen = releases.channels.state()
+    release, is_new = releases.create(candidate, author=author, message=message, provenance=provenance)
+    wanted: list[Move] = []
+    if is_new or "dev" not in seen:
+        wanted.append(Move("dev", release, "newest release"))
+    if "prod" not in seen:
+        wanted.append(Move("prod", release, "first release: nothing serves yet"))
+    for channel in REFRESHED:
+        if channel not in seen:
+            continue
+        serving = releases.get(seen[channel].release_id).manifest
+        newest = indexes.get(serving.embedder.revision)
+        if newest is None or newest.version == serving.index.version:
+            continue
+        fresh, _ = releases.create(
+            serving.with_index(newest), author=author, message="fresh documents", provenance=provenance
+        )
+        if assistant.release.index_only == "automatic":
+            wanted.append(Move(channel, fresh, "fresh documents; checks passed"))
+    for move in wanted:
+        releases.channels.move(
+            move.channel,
+            move.release.release_id,
+            action="promote",
+            author=author,
+            reason=move.reason,
+            provenance=provenance,
+            expected=seen,
+        )
+    return Published(release, is_new, tuple(wanted))
+
+
+def index_pin(lakehouse: Lakehouse, assistant: str, version: str) -> IndexPin:
+    """The manifest's pin of a recorded index version; raises `NotFoundError`."""
+    rows = lakehouse.table(assistant, "index_vector_index").read().filter(pl.col("index_version") == version)
+    if rows.is_empty():
+        raise NotFoundError(f"{assistant}: index version {version} is not recorded. Build it: llmops build")
+    return IndexPin(version=version, snapshots=json.loads(rows["snapshots"][0]))
+
+
+def _prompt(lakehouse: Lakehouse, assistant: Assistant, prompt_hash: str) -> PromptVersion:
+    versions = Releases(lakehouse, assistant.name).prompts.all()
+    found = [v for v in versions if v.hash == prompt_hash]
+    if not found:
+        raise NotFoundError(f"{assistant.name}: prompt {prompt_hash} is not recorded. Materialise prompts/versions.")
+    return found[-1]

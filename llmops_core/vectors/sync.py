@@ -1,0 +1,109 @@
+"""Brings a vector index to the chunks and vectors of two Iceberg snapshots: the work behind `index/vector_index`.
+
+The version is the hash of what is in the index and of its settings, so equal content has one version, whenever and from
+whichever snapshots it was built.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from llmops_core.errors import PermanentError
+from llmops_core.ids import content_hash
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.vectors.index import IndexSettings, VectorIndex
+
+ROWS_PER_BATCH = 8_192
+CHUNK_COLUMNS = ("chunk_id", "document_id", "title", "heading_path", "text", "char_start", "char_end")
+
+
+@dataclass(frozen=True)
+class IndexSync:
+    """What was built: the version, its snapshots, and how much work it was."""
+
+    version: str
+    rows: int
+    kind: str
+    snapshots: dict[str, int]
+    added: int
+    deleted: int
+
+
+def sync_index(
+    lakehouse: Lakehouse,
+    assistant: str,
+    index: VectorIndex,
+    revision: str,
+    settings: IndexSettings,
+    snapshots: dict[str, int],
+    provenance: Provenance,
+) -> IndexSync:
+    """Build the index version of `snapshots` (tables `corpus_chunks` and `index_embeddings`), and record it.
+
+    Raises `PermanentError` when a chunk has no vector in the given snapshot.
+    """
+    chunks = lakehouse.table(assistant, "corpus_chunks").scan(snapshots["corpus_chunks"]).select(CHUNK_COLUMNS)
+    vectors = (
+        lakehouse.table(assistant, "index_embeddings")
+        .scan(snapshots["index_embeddings"])
+        .filter(pl.col("embedder_revision") == revision)
+        .select("chunk_id", "vector")
+    )
+    without = chunks.join(vectors, on="chunk_id", how="anti").select(pl.len()).collect().item()
+    if without:
+        raise PermanentError(
+            f"{assistant}: {without} chunks have no vector of {revision} in the recorded snapshot. Materialise"
+            " index/embeddings for this partition again."
+        )
+    version = index_version(chunks, revision, settings)
+    result = index.build(_batches(chunks, vectors), version, settings)
+    table = lakehouse.table(assistant, "index_vector_index")
+    known = table.read().filter(pl.col("index_version") == version)
+    if known.is_empty():
+        row = {
+            "index_version": version,
+            "embedder_revision": revision,
+            "rows": result.rows,
+            "kind": result.kind,
+            "settings": json.dumps({"language": settings.language}),
+            "snapshots": json.dumps(snapshots),
+            "built_at": datetime.now(UTC),
+        }
+        table.append(pl.DataFrame([row], schema=table.spec.frame_schema), provenance)
+    else:
+        snapshots = json.loads(known["snapshots"][0])
+    return IndexSync(version, result.rows, result.kind, snapshots, result.added, result.deleted)
+
+
+def index_version(chunks: pl.LazyFrame, revision: str, settings: IndexSettings) -> str:
+    """Hash the embedder revision, the settings and every chunk with its place in its document."""
+    lines = (
+        chunks.select(
+            "chunk_id",
+            line=pl.concat_str("chunk_id", "document_id", "title", "char_start", "char_end", separator="\x1f"),
+        )
+        .sort("chunk_id")
+        .collect()["line"]
+    )
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\x1e")
+    return content_hash([revision, settings.language, digest.hexdigest()])
+
+
+def _batches(chunks: pl.LazyFrame, vectors: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The index's rows, some thousands at a time; a chunk that was embedded twice by racing runs comes once."""
+    order = chunks.select("chunk_id").sort("chunk_id").collect()
+    for start in range(0, order.height, ROWS_PER_BATCH):
+        part = order.slice(start, ROWS_PER_BATCH).lazy()
+        yield (
+            chunks.join(part, on="chunk_id", how="semi")
+            .join(vectors.join(part, on="chunk_id", how="semi").unique("chunk_id"), on="chunk_id")
+            .sort("chunk_id")
+            .collect()
+        )

@@ -1,0 +1,1 @@
+"""Dagster's face of llmops_core's classes, and how settings choose them."""

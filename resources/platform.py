@@ -1,0 +1,69 @@
+"""The resources of every code location.
+
+Each opens a plain class of llmops_core on the settings of the process that runs the step (environment variables), so the
+same definitions serve a laptop, a run pod and a step pod.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from llmops_core.assistant import Assistant, EmbedderSection
+from llmops_core.embedders.embedder import Embedder
+from llmops_core.engines.pool import EnginePool
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.settings import Settings, load_settings
+from llmops_core.vectors.index import VectorIndex
+
+
+class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The Iceberg lakehouse."""
+
+    def open(self, assistant: Assistant) -> Lakehouse:
+        """Open it, the assistant's tables made and up to date."""
+        lakehouse = Lakehouse.open(load_settings())
+        lakehouse.prepare(assistant.name)
+        return lakehouse
+
+
+class VectorsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The LanceDB vector indexes."""
+
+    def index(self, assistant: Assistant, embedder_revision: str) -> VectorIndex:
+        """The index of an assistant for an embedder revision."""
+        return VectorIndex(f"{load_settings().lancedb}/{assistant.name}", embedder_revision)
+
+
+class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The models that run inside a step."""
+
+    def settings(self) -> Settings:
+        """Where model files lie and on which device they run."""
+        return load_settings()
+
+    def embedder(self, section: EmbedderSection, model: str) -> Embedder:
+        """Load an embedder; takes seconds."""
+        from llmops_core.embedders.load import load_embedder
+
+        return load_embedder(load_settings(), model, section.query_prefix, section.document_prefix)
+
+
+class EnginesResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The generators, which are processes of their own."""
+
+    @contextmanager
+    def pool(self) -> Iterator[EnginePool]:
+        """Engines that are started when first asked for and ended with the block."""
+        with EnginePool(load_settings()) as pool:
+            yield pool
+
+
+def resources() -> dict[str, object]:
+    """All resources, by the names that assets ask for."""
+    return {
+        "lakehouse": LakehouseResource(),
+        "vectors": VectorsResource(),
+        "models": ModelsResource(),
+        "engines": EnginesResource(),
+    }
