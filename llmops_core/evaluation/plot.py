@@ -40,6 +40,7 @@ def draw(report: "Report") -> bytes:
     """Draw a report as PNG, 1,400 pixels wide."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)  # the figure keeps it, and so is drawn by Agg whatever the backend
@@ -58,8 +59,10 @@ def draw(report: "Report") -> bytes:
             offset = 0.0 if len(found) == 1 else -0.2 if split == "held_out" else 0.2
             _draw_estimate(axes, row + offset, split, value)
     _write_around(figure, report)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=_DPI)
+    drawn, picture = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI)
+    # A palette of 64 looks the same and is a third of the size, and reports are kept in Dagster's event log.
+    Image.open(drawn).convert("RGB").quantize(64).save(picture, format="PNG", optimize=True)
     return picture.getvalue()
 
 

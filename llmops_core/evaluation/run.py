@@ -55,7 +55,7 @@ RESULT_SCHEMA = pl.Schema({**_CASE, **_RETRIEVED, **_ANSWERED, **_ERROR})
 # What one question can bring about by itself. Anything else, such as a broken index, is no case's fault and ends the run.
 _CASE_ERRORS = (EngineError, InvalidRequestError, ContextOverflowError)
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 """Told after each case: how many are done, of how many."""
 
 

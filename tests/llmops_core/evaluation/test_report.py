@@ -142,6 +142,7 @@ def test_the_plot_is_a_png_of_1400_pixels_for_700(report: Report) -> None:
     assert picture.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", picture[16:24])
     assert (width, height) == (1_400, 980)
+    assert len(picture) < 60_000
 
 
 def test_both_splits_are_drawn_in_their_colours(report: Report) -> None:
