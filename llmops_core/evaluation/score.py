@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import aiohttp
 import polars as pl
 
 from llmops_core.answering.conversation import Conversation
 from llmops_core.answering.loaded import LoadedRelease
 from llmops_core.engines.chat import GenerationParams
 from llmops_core.engines.client import EngineClient
+from llmops_core.engines.pool import Endpoint
 from llmops_core.evaluation.cases import Case
 from llmops_core.evaluation.report import Report, make_report
 from llmops_core.evaluation.run import (
@@ -40,11 +42,15 @@ class Outstanding:
 
 
 def outstanding(table: LakeTable, release_id: str, cases: Sequence[Case], answers: int) -> Outstanding:
-    """Compare cases with the stored results of a release; a case that ended in an error is outstanding."""
+    """Compare cases with the stored results of a release.
+
+    A case that an engine failed on is outstanding again; one that can never be answered (an invalid request) is done.
+    """
     of_release = pl.col("release_id") == release_id
-    good = table.scan().filter(of_release & pl.col("error").is_null()).collect()
+    engine_failed = pl.col("error").str.contains("EngineError", literal=True).fill_null(value=False)
+    good = table.scan().filter(of_release & ~engine_failed).collect()
     done = set(good.select("case_id", "case_hash").iter_rows())
-    answered = set(good.filter(pl.col("answer").is_not_null()).select("case_id", "case_hash").iter_rows())
+    answered = set(good.filter(pl.col("answer").is_not_null() | pl.col("error").is_not_null()).select("case_id", "case_hash").iter_rows())
     to_answer = [c for c in answer_sample(cases, answers) if (c.case_id, c.case_hash) not in answered]
     to_retrieve = [c for c in cases if (c.case_id, c.case_hash) not in done or c in to_answer]
     return Outstanding(tuple(to_retrieve), tuple(to_answer))
@@ -53,35 +59,36 @@ def outstanding(table: LakeTable, release_id: str, cases: Sequence[Case], answer
 def score(release: LoadedRelease, client: EngineClient | None, work: Outstanding, progress: Progress) -> pl.DataFrame:
     """Retrieve for and answer the outstanding cases; a frame of `RESULT_SCHEMA`.
 
-    `client` may be None if nothing has to be answered.
+    `endpoint` may be None if nothing has to be answered.
     """
     retrieval = evaluate_retrieval(
         work.retrieve,
         deep_enough(lambda question, chunks: release.retrieve(question, chunks).hits),
         progress=lambda done, of: progress(f"Retrieved for {done} of {of} cases") if done % 50 == 0 else None,
     )
-    if not work.answer or client is None:
+    if not work.answer or endpoint is None:
         return combine(retrieval)
 
-    async def answer(question: str) -> AnsweredCase:
-        conversation = Conversation(question, ())
-        found = await asyncio.to_thread(release.retrieve, question)
-        rendered = release.render(conversation, found.hits, {})
-        params = release.manifest.generator.params
-        completion = await client.complete(
-            rendered.messages, GenerationParams(params.max_tokens, params.temperature, params.top_p)
-        )
-        return AnsweredCase(completion.text)
-
     async def answer_all() -> pl.DataFrame:
-        try:
+        async with aiohttp.ClientSession() as session:
+            client = EngineClient(endpoint.base_url, endpoint.model, endpoint.api_key, session)
             return await evaluate_answers(
-                work.answer, answer, progress=lambda done, of: progress(f"Answered {done} of {of} cases")
+                work.answer,
+                lambda question: _answer(release, client, question),
+                progress=lambda done, of: progress(f"Answered {done} of {of} cases"),
             )
-        finally:
-            await client.close()
 
     return combine(retrieval, asyncio.run(answer_all()))
+
+
+async def _answer(release: LoadedRelease, client: EngineClient, question: str) -> AnsweredCase:
+    found = await asyncio.to_thread(release.retrieve, question)
+    rendered = release.render(Conversation(question, ()), found.hits, {})
+    params = release.manifest.generator.params
+    completion = await client.complete(
+        rendered.messages, GenerationParams(params.max_tokens, params.temperature, params.top_p)
+    )
+    return AnsweredCase(completion.text)
 
 
 def store_results(table: LakeTable, release_id: str, results: pl.DataFrame, provenance: Provenance) -> int | None:
@@ -101,9 +108,9 @@ def store_results(table: LakeTable, release_id: str, results: pl.DataFrame, prov
 def report_of(release_id: str, results: pl.DataFrame, cases: Sequence[Case], alpha: float) -> Report:
     """The report of a release over the present cases alone."""
     current = pl.DataFrame(
-        [(c.case_id, c.case_hash) for c in cases], schema=["case_id", "case_hash"], orient="row"
+        [(c.case_id, c.case_hash, c.split) for c in cases], schema=["case_id", "case_hash", "split"], orient="row"
     ).cast(pl.String)
-    rows = results.filter(pl.col("release_id") == release_id).join(current, on=["case_id", "case_hash"], how="semi")
+    rows = results.filter(pl.col("release_id") == release_id).drop("split").join(current, on=["case_id", "case_hash"])
     return make_report(release_id, rows.select(RESULT_SCHEMA.names()), alpha)
 
 

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 import polars as pl
 import pyarrow as pa
 
+from llmops_core.evaluation.report import REPORT_SCHEMA
+from llmops_core.evaluation.run import RESULT_SCHEMA
+from llmops_core.traffic.row import FEEDBACK_COLUMNS, REQUEST_COLUMNS
+
 REPORT_COLUMNS = RESULT_COLUMNS = FEEDBACK_COLUMNS = REQUEST_COLUMNS = {"request_id": (pl.String, "x")}
 
 TIME = pl.Datetime("us", "UTC")

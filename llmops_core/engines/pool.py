@@ -1,0 +1,113 @@
+"""The engines behind a process: local children by generator revision, and the addresses of remote servers.
+
+Blocking on purpose: a local engine takes seconds to start, so callers on an event loop ask from a thread.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from llmops_core.engines.local import LocalEngine
+from llmops_core.errors import EngineError, ModelError
+from llmops_core.models.adapters import adapter_folder
+from llmops_core.models.store import model_folder
+from llmops_core.release.manifest import GeneratorPin
+from llmops_core.settings import Settings
+
+ADAPTER_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a generator is spoken to: the address up to and with `/v1`, and the name it goes by there."""
+
+    base_url: str
+    model: str
+    api_key: str | None
+
+
+class EnginePool:
+    """Starts each local engine once, loads adapters, ends everything with `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._local: dict[str, LocalEngine] = {}
+        self._adapters: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def endpoint(self, pin: GeneratorPin) -> Endpoint:
+        """Where the generator of a manifest answers; starts it, or starts it again if it died.
+
+        Raises `EngineError` if it does not come up, `ModelError` if its files or its key are missing.
+        """
+        with self._lock:
+            base_url = self._local_url(pin) if pin.engine == "local" else str(pin.base_url).rstrip("/")
+            key = _api_key(pin)
+            if pin.adapter is None:
+                return Endpoint(base_url, pin.model, key)
+            self._load_adapter(base_url, pin.adapter, key)
+            return Endpoint(base_url, pin.adapter, key)
+
+    def alive(self, pin: GeneratorPin) -> bool:
+        """Whether the local engine of a manifest runs; a remote one is not asked."""
+        engine = self._local.get(pin.revision)
+        return pin.engine != "local" or (engine is not None and engine.alive())
+
+    def close(self) -> None:
+        """End all local engines."""
+        with self._lock:
+            for engine in self._local.values():
+                engine.close()
+            self._local.clear()
+            self._adapters.clear()
+
+    def _local_url(self, pin: GeneratorPin) -> str:
+        engine = self._local.get(pin.revision)
+        if engine is None or not engine.alive():
+            if engine is not None:
+                engine.close()
+                self._adapters = {a for a in self._adapters if a[0] != engine.base_url}
+            folder = model_folder(self._settings, pin.model, "generator")
+            engine = LocalEngine(self._settings, folder, pin.model)
+            self._local[pin.revision] = engine
+        return engine.base_url
+
+    def _load_adapter(self, base_url: str, adapter: str, key: str | None) -> None:
+        if (base_url, adapter) in self._adapters:
+            return
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        body = {"lora_name": adapter, "lora_path": str(adapter_folder(self._settings, adapter))}
+        try:
+            reply = httpx.post(
+                f"{base_url}/load_lora_adapter", json=body, headers=headers, timeout=ADAPTER_TIMEOUT_S
+            )
+        except httpx.HTTPError as error:
+            raise EngineError(f"The engine at {base_url} did not load adapter {adapter}: {error}") from error
+        # A name is a content hash, so one that is loaded already is the same adapter.
+        if reply.is_error and "already" not in reply.text:
+            raise EngineError(
+                f"The engine at {base_url} did not load adapter {adapter}: HTTP {reply.status_code} {reply.text[:500]}."
+                " A vLLM server needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
+            )
+        self._adapters.add((base_url, adapter))
+
+
+def _api_key(pin: GeneratorPin) -> str | None:
+    if pin.api_key_env is None:
+        return None
+    key = os.environ.get(pin.api_key_env)
+    if not key:
+        raise ModelError(f"Variable {pin.api_key_env} is not set: it holds the key of {pin.model} at {pin.base_url}")
+    return key

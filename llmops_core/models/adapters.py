@@ -1,0 +1,41 @@
+"""LoRA adapters by content: an adapter's name is the hash of its files, so a name never means two things."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from llmops_core.errors import ModelError
+from llmops_core.ids import HASH_LENGTH
+from llmops_core.settings import Settings
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def adapter_folder(settings: Settings, adapter: str) -> Path:
+    """Where an adapter's files lie; raises `ModelError` if they are not there."""
+    folder = settings.models / "adapters" / adapter
+    if not (folder / WEIGHTS).exists():
+        raise ModelError(f"Adapter {adapter} is not in {folder}. Copy it there, or make a release without it.")
+    return folder
+
+
+def store_adapter(settings: Settings, source: Path) -> str:
+    """Copy an adapter (a folder as peft saves it) to the models folder and return its content hash."""
+    try:
+        config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+        weights = (source / WEIGHTS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{source} is no LoRA adapter: {error}. generator.adapter names a folder with {CONFIG} and {WEIGHTS}."
+        ) from error
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode() + b"\0" + weights).hexdigest()[:HASH_LENGTH]
+    target = settings.models / "adapters" / digest
+    if not (target / WEIGHTS).exists():
+        target.mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG, WEIGHTS):
+            part = target / f"{name}.part"
+            shutil.copyfile(source / name, part)
+            part.replace(target / name)
+    return digest

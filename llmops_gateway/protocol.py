@@ -1,0 +1,195 @@
+"""OpenAI's wire format: what a request may say, how answers, chunks and errors look.
+
+Validation is strict about what would change the answer: an option that the gateway does not carry out is refused by name,
+since an answer that silently ignored it would be wrong.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmops_core.engines.chat import GenerationParams, Message, Usage
+from llmops_core.errors import InvalidRequestError
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class TextPart(BaseModel):
+    """A part of a message's content; only text is understood."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+    def to_message(self) -> Message:
+        """The turn as engines take it; `developer` is the newer name of `system`."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return Message("system" if self.role == "developer" else self.role, text)
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """Body of `POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    messages: list[ChatMessage]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: Literal[1] | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: Literal[False] | None = None
+
+    def params(self, max_tokens: int, temperature: float, top_p: float) -> GenerationParams:
+        """Sampling parameters: the request's where it has them, else the release's."""
+        asked = self.max_completion_tokens or self.max_tokens
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return GenerationParams(
+            max_tokens=asked or max_tokens,
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_p=top_p if self.top_p is None else self.top_p,
+            seed=self.seed,
+            stop=stop,
+        )
+
+
+class FeedbackRequest(BaseModel):
+    """Body of `POST /v1/feedback`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: str
+    thumbs: Literal[-1, 1] | None = None
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    comment: Annotated[str, Field(max_length=10_000)] | None = None
+    corrected_answer: Annotated[str, Field(max_length=50_000)] | None = None
+    chunk_ratings: dict[str, Literal[-1, 1]] | None = None
+
+    def says_something(self) -> bool:
+        """Whether there is anything in it but the request's id."""
+        return any(v is not None for k, v in self.model_dump().items() if k != "request_id")
+
+
+def parse(model: type[BaseModel], body: bytes) -> Any:
+    """Read a body; raises `InvalidRequestError` that names the field and what is allowed."""
+    try:
+        return model.model_validate_json(body or b"null")
+    except ValidationError as error:
+        raise InvalidRequestError("; ".join(_problem(e) for e in error.errors())) from error
+
+
+def _problem(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "body"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: is not supported by this gateway; leave it out"
+    return f"{where}: {error['msg']}"
+
+
+def error_body(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
+    """An error in OpenAI's form."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def completion_body(
+    request_id: str,
+    model: str,
+    text: str,
+    finish_reason: str,
+    usage: Usage,
+    extension: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A whole answer; `llmops` is our own part: release, chunks and citations."""
+    return {
+        "id": request_id,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "finish_reason": finish_reason,
+                "logprobs": None,
+            }
+        ],
+        "usage": usage_body(usage),
+        "llmops": extension,
+    }
+
+
+def usage_body(usage: Usage) -> dict[str, int]:
+    """Token counts."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+class Stream:
+    """Makes the server-sent events of one streamed answer."""
+
+    def __init__(self, request_id: str, model: str) -> None:
+        self._base = {
+            "id": request_id,
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def opening(self) -> bytes:
+        """The first chunk, which names the role."""
+        return self._chunk([_choice({"role": "assistant", "content": ""})])
+
+    def text(self, text: str) -> bytes:
+        """A piece of the answer."""
+        return self._chunk([_choice({"content": text})])
+
+    def closing(self, finish_reason: str, extension: Mapping[str, Any]) -> bytes:
+        """The chunk that ends the answer."""
+        return self._chunk([_choice({}, finish_reason)], llmops=extension)
+
+    def usage(self, usage: Usage) -> bytes:
+        """The chunk with the token counts, for a client that asked for it."""
+        return self._chunk([], usage=usage_body(usage))
+
+    def error(self, body: Mapping[str, Any]) -> bytes:
+        """An error in mid-stream."""
+        return _event(body)
+
+    def end(self) -> bytes:
+        """What ends the stream."""
+        return b"data: [DONE]\n\n"
+
+    def _chunk(self, choices: Sequence[Mapping[str, Any]], **more: Any) -> bytes:
+        return _event({**self._base, "choices": choices, **more})
+
+
+def _choice(delta: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+
+
+def _event(value: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
