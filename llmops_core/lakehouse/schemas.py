@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from llmops_core.evaluation.report import REPORT_SCHEMA
 from llmops_core.evaluation.run import RESULT_SCHEMA
-from llmops_core.traffic.row import FEEDBACK_COLUMNS, REQUEST_COLUMNS
+from llmops_core.traffic.columns import FEEDBACK_COLUMNS, REQUEST_COLUMNS
 
 REPORT_COLUMNS = RESULT_COLUMNS = FEEDBACK_COLUMNS = REQUEST_COLUMNS = {"request_id": (pl.String, "x")}
 

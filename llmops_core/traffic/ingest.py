@@ -13,7 +13,7 @@ import polars as pl
 
 from llmops_core.errors import ConflictError
 from llmops_core.lakehouse.table import LakeTable, Provenance
-from llmops_core.traffic.row import feedback_frame, request_frame
+from llmops_core.traffic.columns import feedback_frame, request_frame
 from llmops_core.traffic.segments import Segment, gateways, segments_after
 
 if TYPE_CHECKING:

@@ -40,14 +40,14 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
         # A client may send half of a surrogate pair; escaped, it is kept as it came.
         return json.dumps(payload, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
-        raise PermanentError(f"A row for the spool is not JSON: {error}. Keys: {', '.join(map(str, payload))}") from error
+        raise PermanentError(
+            f"A row for the spool is not JSON: {error}. Keys: {', '.join(map(str, payload))}"
+        ) from error
 
 
 def encode_line(kind: str, gateway_id: str, segment: int, row: int, payload: bytes) -> bytes:
     """Put an encoded payload into its line."""
-    head = (
-        f'{{"format":{FORMAT},"kind":"{kind}","gateway_id":"{gateway_id}","segment":{segment},"row":{row},"payload":'
-    )
+    head = f'{{"format":{FORMAT},"kind":"{kind}","gateway_id":"{gateway_id}","segment":{segment},"row":{row},"payload":'
     return b"".join((head.encode(), payload, b"}\n"))
 
 
@@ -68,5 +68,7 @@ def decode_line(line: bytes, gateway_id: str, segment: int, row: int) -> dict[st
         raise ValueError(f"it must have the keys {', '.join(_PLACE)}, a kind of {KINDS}, and an object as payload")
     place = (value["gateway_id"], value["segment"], value["row"])
     if place != (gateway_id, segment, row):
-        raise ValueError(f"it says that it is (gateway, segment, row) {place}, but it stands at {(gateway_id, segment, row)}")
+        raise ValueError(
+            f"it says that it is (gateway, segment, row) {place}, but it stands at {(gateway_id, segment, row)}"
+        )
     return value

@@ -9,10 +9,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +22,7 @@ from llmops_core.traffic.folder import SpoolFolder, adopt
 from llmops_core.traffic.line import Kind, encode_payload
 from llmops_core.traffic.open_segment import OpenSegment, SealRule
 from llmops_core.traffic.recent import RecentRows
+from llmops_core.traffic.waiting import Place, Waiting, deliver
 
 MAX_QUEUED_BYTES = 64 << 20
 # After an error: how often the disk is tried without being asked, and with how many bytes at least and at most.
@@ -30,23 +30,6 @@ PROBE_SECONDS = 1.0
 PROBE_BYTES = (64 << 10, 8 << 20)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a durable row stands: the segment, and its number in it from 0."""
-
-    segment: int
-    row: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    kind: str
-    request_id: str | None
-    payload: bytes
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Place]"
 
 
 class SpoolWriter:
@@ -68,7 +51,7 @@ class SpoolWriter:
         self._segment: OpenSegment | None = None
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._queued_bytes = 0
         self._closing = False
         self._error: str | None = None
@@ -135,7 +118,7 @@ class SpoolWriter:
 
     def healthy(self) -> bool:
         """Whether rows can be written, as far as is known; after an error the disk is tried again every second."""
-        return self._error is None and self._thread is not None and not self._closing
+        return self._error is None and not self._closing and self._thread is not None and self._thread.is_alive()
 
     def append(self, kind: Kind, payload: Mapping[str, Any]) -> "asyncio.Future[Place]":
         """Queue a row at once; the future, of the running event loop, is done when the row is durable.
@@ -146,10 +129,12 @@ class SpoolWriter:
         request_id = None
         if kind == "request":
             # First in the line, where the index of recent rows looks for it.
-            request_id = str(payload["request_id"])
+            request_id = payload.get("request_id")
+            if not isinstance(request_id, str):
+                raise PermanentError(f"A request for the spool has no request_id. Keys: {', '.join(payload)}")
             payload = {"request_id": request_id, **payload}
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(kind, request_id, encode_payload(payload), loop, loop.create_future())
+        waiting = Waiting(kind, request_id, encode_payload(payload), loop, loop.create_future())
         with self._changed:
             if self._closing or self._thread is None:
                 raise SpoolError(f"The spool of {self._assistant} is closed; start the gateway again.")
@@ -204,9 +189,9 @@ class SpoolWriter:
         seal_at = self._segment.seal_at if self._segment else None
         return None if seal_at is None else seal_at - time.monotonic()
 
-    def _take(self, room: tuple[int, int] | None) -> list[_Waiting]:
+    def _take(self, room: tuple[int, int] | None) -> list[Waiting]:
         """Take from the queue what fits into the segment, but one row at least; all of it without `room`."""
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         size = 0
         with self._changed:
             while self._queue and (room is None or (len(batch) < room[0] and size < room[1])):
@@ -215,26 +200,24 @@ class SpoolWriter:
             self._queued_bytes -= size
         return batch
 
-    def _commit(self, batch: Sequence[_Waiting]) -> None:
+    def _commit(self, batch: Sequence[Waiting]) -> None:
         if not batch:
             return
         if self._segment is None:
             self._segment = OpenSegment(self.folder, self.folder.next_number(), self._seal)
-        first_row = self._segment.rows
         offsets = self._segment.commit([(row.kind, row.payload) for row in batch])
-        assert len(offsets) == self._segment.rows - first_row
         self.commits += 1
         self.rows += len(batch)
         assert self._recent is not None
         requests = zip(batch, offsets, strict=True)
         self._recent.add(self._segment.number, [(r.request_id, at) for r, at in requests if r.request_id is not None])
 
-    def _resolve(self, batch: Sequence[_Waiting]) -> None:
+    def _resolve(self, batch: Sequence[Waiting]) -> None:
         if not batch or self._segment is None:
             return
         first = self._segment.rows - len(batch)
         number = self._segment.number
-        _deliver(batch, [Place(number, first + n) for n in range(len(batch))])
+        deliver(batch, [Place(number, first + n) for n in range(len(batch))])
 
     def _seal_if_due(self) -> None:
         if self._segment and self._segment.seal_at is not None and self._segment.seal_at <= time.monotonic():
@@ -251,7 +234,7 @@ class SpoolWriter:
         log.warning("Spool %s can be written again", self.folder.path)
         self._error = None
 
-    def _fail(self, batch: Sequence[_Waiting], error: Exception) -> None:
+    def _fail(self, batch: Sequence[Waiting], error: Exception) -> None:
         message = explain(error, self.folder.path)
         if message != self._error:
             log.error("%s", message, exc_info=None if isinstance(error, OSError) else error)
@@ -263,7 +246,7 @@ class SpoolWriter:
             # At once, so that even a kill now leaves no row that its caller was told is lost.
             if self._segment:
                 self._segment.roll_back()
-        _deliver(batch, [SpoolError(message) for _ in batch])
+        deliver(batch, [SpoolError(message) for _ in batch])
 
     def _end(self) -> None:
         """Seal at the end; what cannot be sealed now is sealed by whoever adopts the folder."""
@@ -278,26 +261,3 @@ class SpoolWriter:
         except OSError as error:
             log.error("%s", explain(error, self.folder.path))
             self._segment.close()
-
-
-def _deliver(batch: Sequence[_Waiting], outcomes: Sequence[Place | SpoolError]) -> None:
-    """Wake the callers: one call into each event loop for the whole batch, since each such call writes to a pipe."""
-    by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Place], Place | SpoolError]]]
-    by_loop = defaultdict(list)
-    for waiting, outcome in zip(batch, outcomes, strict=True):
-        by_loop[waiting.loop].append((waiting.future, outcome))
-    for loop, pairs in by_loop.items():
-        # A loop that is closed has nobody left who waits.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, pairs)
-
-
-def _settle(pairs: Sequence[tuple["asyncio.Future[Place]", Place | SpoolError]]) -> None:
-    for future, outcome in pairs:
-        # A caller who went away has cancelled his future; his row is written all the same.
-        if future.done():
-            continue
-        if isinstance(outcome, SpoolError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
