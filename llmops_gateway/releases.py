@@ -147,4 +147,3 @@ class LoadedReleases:
         release.retrieve(WARM_UP_QUESTION)
         self._endpoints[release.release_id] = endpoint
         return release, endpoint
-

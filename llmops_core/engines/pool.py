@@ -90,9 +90,7 @@ class EnginePool:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         body = {"lora_name": adapter, "lora_path": str(adapter_folder(self._settings, adapter))}
         try:
-            reply = httpx.post(
-                f"{base_url}/load_lora_adapter", json=body, headers=headers, timeout=ADAPTER_TIMEOUT_S
-            )
+            reply = httpx.post(f"{base_url}/load_lora_adapter", json=body, headers=headers, timeout=ADAPTER_TIMEOUT_S)
         except httpx.HTTPError as error:
             raise EngineError(f"The engine at {base_url} did not load adapter {adapter}: {error}") from error
         # A name is a content hash, so one that is loaded already is the same adapter.

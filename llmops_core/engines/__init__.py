@@ -1,0 +1,1 @@
+"""Generators: always another process that speaks OpenAI's HTTP, on this machine or elsewhere."""

@@ -1,0 +1,54 @@
+"""`python -m llmops_engine`: serves one model on loopback until its parent is gone."""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from llmops_engine.decoder import Decoder
+from llmops_engine.server import EngineServer
+
+
+def main() -> None:
+    """Bind, say the port on standard output as one JSON line, load, serve."""
+    parser = argparse.ArgumentParser(prog="llmops_engine", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--model-name", required=True, help="name that requests use")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 picks a free one")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    arguments = parser.parse_args()
+
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", arguments.port))
+    print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ctrl-C reaches the whole terminal; the parent decides when its engine ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    decoder = Decoder(arguments.model, arguments.model_name, arguments.device)
+    decoder.loaded.add_done_callback(lambda loaded: _end_if_failed(loaded.exception()))
+    config = uvicorn.Config(EngineServer(decoder).app(), log_level="warning", access_log=False)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end_with_parent() -> None:
+    """Exit when standard input closes: the parent holds the other end, and the kernel closes it even after SIGKILL."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def _end_if_failed(error: BaseException | None) -> None:
+    if error is not None:
+        print(f"The model cannot be loaded: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
