@@ -56,8 +56,8 @@ def results(assistant: Assistant) -> dg.AssetsDefinition:
             if work.retrieve:
                 settings = models.settings()
                 loaded = load_release(settings, ModelPool(settings), release.manifest, releases.prompt_text(release))
-                client = pool.client(release.manifest.generator) if work.answer else None
-                rows = score(loaded, client, work, context.log.info)
+                endpoint = pool.endpoint(release.manifest.generator) if work.answer else None
+                rows = score(loaded, endpoint, work, context.log.info)
                 store_results(table, release.release_id, rows, provenance(context, evaluation_cases=snapshot))
         facts = {"release": release.number, "release_id": release.release_id, "cases": len(known)}
         scored = {"retrieved": len(work.retrieve), "answered": len(work.answer)}

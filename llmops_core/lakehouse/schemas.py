@@ -15,8 +15,6 @@ from llmops_core.evaluation.report import REPORT_SCHEMA
 from llmops_core.evaluation.run import RESULT_SCHEMA
 from llmops_core.traffic.columns import FEEDBACK_COLUMNS, REQUEST_COLUMNS
 
-REPORT_COLUMNS = RESULT_COLUMNS = FEEDBACK_COLUMNS = REQUEST_COLUMNS = {"request_id": (pl.String, "x")}
-
 TIME = pl.Datetime("us", "UTC")
 WRITE_COLUMNS: Mapping[str, tuple[pl.DataType | type[pl.DataType], str]] = {
     "run_id": (pl.String, "Dagster run, or command, that wrote the row"),

@@ -14,7 +14,7 @@ import polars as pl
 from llmops_core.errors import ConflictError
 from llmops_core.lakehouse.table import LakeTable, Provenance
 from llmops_core.traffic.columns import feedback_frame, request_frame
-from llmops_core.traffic.segments import Segment, gateways, segments_after
+from llmops_core.traffic.segments import gateways, numbers_after, segments_after
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -74,6 +74,10 @@ def pending(tables: Iterable[LakeTable], fs: "FileSystem", root: str, assistant:
     for table in tables:
         for gateway_id in gateways(fs, root, assistant):
             last = int(table.property(mark_name(gateway_id)) or 0)
-            new: Iterable[Segment] = segments_after(fs, root, assistant, gateway_id, last)
-            waiting.update((segment.gateway_id, segment.number) for segment in new)
+            waiting.update((gateway_id, number) for number in numbers_after(fs, root, assistant, gateway_id, last))
     return len(waiting)
+
+
+def taken_by_all(tables: Iterable[LakeTable], gateway_id: str) -> int:
+    """The last segment of a gateway that every table has taken: up to it, spool files may go."""
+    return min((int(table.property(mark_name(gateway_id)) or 0) for table in tables), default=0)

@@ -1,1 +1,1 @@
-"""The vector index in LanceDB: versions tied to Iceberg snapshots, and search that gives the same twice."""
+"""The vector index: LanceDB tables with tagged versions, and search that gives the same hits and scores every time."""

@@ -1,59 +1,43 @@
 """One LanceDB table an embedder revision, one tag an index version.
 
-`build` brings the table to exactly the given rows with work in proportion to change, optimises, indexes, checks what came
-out, and only then tags: a tag that exists is whole. A killed build leaves untagged Lance versions that the next one builds
-on; of two builds at once, the one whose rows were mixed with the other's notices at the check and raises `ConflictError`.
+A build changes the table, makes its indexes, checks both, and only then tags: a version that can be opened is whole, and
+what a killed build left is repaired by the next. Two builds of one table: in a folder the second waits for the first; on
+an object store, which has no locks, one that meets another's commit gets `ConflictError` (sometimes both do) and no
+version is made of mixed rows.
 """
 
-import hashlib
-import logging
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
-import pyarrow as pa
 
-from llmops_core.errors import ConfigError, ConflictError, IndexCorruptError, NotFoundError
+from llmops_core.errors import NotFoundError
+from llmops_core.vectors.changes import Changes, synchronise
+from llmops_core.vectors.indexes import full_text_options, has_indexes, kind_of, make_indexes
 from llmops_core.vectors.reader import IndexReader
+from llmops_core.vectors.storage import TableLocation, conflict, corrupt, readable
 
 if TYPE_CHECKING:
-    from lancedb.table import LanceTable
+    from lance import LanceDataset
 
-log = logging.getLogger(__name__)
-
-# Below this, scanning all vectors is as fast as an index and always exact.
-ROWS_FOR_ANN = 50_000
-# The size of an IVF partition that keeps both the search of centroids and of a partition short.
-ROWS_PER_PARTITION = 1_000
-# `optimize` raises once a tagged version is older than its limit for clean-up; versions are cleaned by maintenance instead.
-NEVER = timedelta(days=36_500)
-IDS_PER_DELETE = 2_000
-
-# Languages that the stemmer of LanceDB's full-text index knows.
-LANGUAGES = (
-    "Arabic", "Danish", "Dutch", "English", "Finnish", "French", "German", "Greek", "Hungarian", "Italian",
-    "Norwegian", "Portuguese", "Romanian", "Russian", "Spanish", "Swedish", "Tamil", "Turkish",
-)  # fmt: skip
-
-COLUMNS = ("chunk_id", "document_id", "title", "heading_path", "text", "char_start", "char_end")
+# Longer than a build takes and than a reader may hold a version that was deleted.
+GRACE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What of an index can be set."""
+    """What of an index can be set; raises `ConfigError` for an unknown language."""
 
     language: str = "English"
+    """One of `indexes.LANGUAGES`: stemming and stop words of the full-text index."""
+    ann_from_rows: int = 50_000
+    """Rows from which vectors get an IVF_SQ index; below, comparing with all of them is about as fast."""
 
     def __post_init__(self) -> None:
-        if self.language not in LANGUAGES:
-            raise ConfigError(
-                f"retrieval.language: {self.language!r} is not known to the full-text index."
-                f" Allowed: {', '.join(LANGUAGES)}"
-            )
+        full_text_options(self.language)
 
 
 @dataclass(frozen=True)
@@ -65,201 +49,116 @@ class BuildResult:
     added: int
     """Rows that were written: new ones and changed ones."""
     deleted: int
+    """Rows whose chunk is gone."""
     kind: str
     """`flat` or `ivf_sq`."""
+    seconds: float
+    size_bytes: int
+    """Of the files that this version uses, many of them together with other versions."""
 
 
 class VectorIndex:
-    """The index of one assistant and embedder revision; `uri` is a folder or `s3://bucket/path`."""
+    """The index of one assistant and embedder revision (`table`); `uri` is a folder or `s3://bucket/prefix`."""
 
     def __init__(self, uri: str, table: str) -> None:
-        self._uri = uri
-        self._name = table
+        self._location = TableLocation(uri, table)
 
-    def build(self, batches: Iterable[pl.DataFrame], version: str, settings: IndexSettings) -> BuildResult:
+    def build(
+        self, batches: Iterable[pl.DataFrame], version: str, settings: IndexSettings, *, fresh: bool = False
+    ) -> BuildResult:
         """Make index version `version` of exactly the rows of `batches`; one that exists is left as it is.
 
-        A batch has the columns of `COLUMNS` and `vector` (list of float32, L2-normalised); chunk ids are unique.
+        Batches have the columns `rows.COLUMNS` and `vector` (float32, L2-normalised or not, never zero); further columns
+        are ignored. They are read once and never held together; chunk ids are unique over all of them. `fresh` repairs: it
+        writes every row anew and moves the tag of an existing version, while versions that can still be read stay.
+        Raises `EmptyCorpusError`, `InvalidRequestError` (bad rows), `ConflictError` (another build), `IndexCorruptError`.
         """
-        existing = self._open_or_none()
-        if existing is not None and version in existing.tags.list():
-            with self._mapped_errors():
-                table = self._open_tag(existing, version)
-                return BuildResult(version, table.count_rows(), 0, 0, _kind(table))
-        with self._mapped_errors():
-            return self._build(existing, batches, version, settings)
+        started = time.perf_counter()
+        with self._location.lock():
+            dataset = self._open_to_write(fresh=fresh)
+            if dataset is not None and not fresh and version in self._tags(dataset):
+                reader = self.open(version)
+                changes = Changes(reader.rows, 0, 0, touched=False)
+            else:
+                dataset, changes = self._make(dataset, batches, settings, fresh=fresh)
+                self._tag(dataset, version)
+                reader = self.open(version)
+        return BuildResult(
+            version=version,
+            rows=changes.rows,
+            added=changes.added,
+            deleted=changes.deleted,
+            kind=reader.kind,
+            seconds=time.perf_counter() - started,
+            size_bytes=reader.size_bytes(),
+        )
 
     def open(self, version: str) -> IndexReader:
         """Open a version for reading; it stays readable while later ones are built.
 
         Raises `NotFoundError` if there is no such version, `IndexCorruptError` if it cannot be read.
         """
-        table = self._open_or_none()
-        if table is None or version not in table.tags.list():
+        dataset = self._location.open()
+        if dataset is None and self._location.folder is not None and self._location.folder.exists():
+            raise corrupt(self._location, "it has no manifest")
+        if dataset is None or version not in self._tags(dataset):
             raise NotFoundError(
-                f"Index version {version} of {self._name} is not in {self._uri}. Build it: llmops build, or for an"
-                f" older one: llmops index rebuild"
+                f"There is no version {version} of {self._location}. Build it: llmops build, or an older one:"
+                " llmops index rebuild --as-of <time> (or --release <release_id>)"
             )
-        with self._mapped_errors():
-            return IndexReader(self._open_tag(table, version), version)
+        where = f"version {version} of {self._location}"
+        with readable(where):
+            reader = IndexReader(dataset.checkout_version(version), version, where)
+        reader.probe()
+        return reader
 
     def versions(self) -> list[str]:
-        """All versions that can be opened."""
-        table = self._open_or_none()
-        return sorted(table.tags.list()) if table is not None else []
+        """All versions that can be opened, oldest first."""
+        dataset = self._location.open()
+        return self._tags(dataset) if dataset is not None else []
 
     def delete_version(self, version: str) -> None:
-        """Forget a version; `clean` then frees what no other one needs."""
-        table = self._open_or_none()
-        if table is not None and version in table.tags.list():
-            table.tags.delete(version)
+        """Forget a version, if there is one of this name; `clean` then frees what no other version needs.
 
-    def clean(self, older_than: timedelta) -> None:
-        """Delete files of untagged Lance versions that are older."""
-        table = self._open_or_none()
-        if table is not None:
-            table.to_lance().cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
-
-    def _build(
-        self, table: "LanceTable | None", batches: Iterable[pl.DataFrame], version: str, settings: IndexSettings
-    ) -> BuildResult:
-        stored = _stored_rows(table)
-        wanted: dict[str, str] = {}
-        written = 0
-        for batch in batches:
-            rows = _with_hash(batch)
-            wanted.update(rows.select("chunk_id", "row_hash").iter_rows())
-            stale = rows.filter(
-                pl.Series(
-                    [stored.get(i) != h for i, h in rows.select("chunk_id", "row_hash").iter_rows()], dtype=pl.Boolean
-                )
-            )
-            if stale.is_empty():
-                continue
-            written += stale.height
-            table = self._write(table, _arrow(stale))
-        if table is None:
-            raise NotFoundError(f"There is nothing to index for {self._name}: no chunk has a vector.")
-        gone = sorted(stored.keys() - wanted.keys())
-        for start in range(0, len(gone), IDS_PER_DELETE):
-            ids = ", ".join(f"'{chunk_id}'" for chunk_id in gone[start : start + IDS_PER_DELETE])
-            table.delete(f"chunk_id IN ({ids})")
-        self._index(table, len(wanted), settings)
-        self._tag(table, version, wanted)
-        return BuildResult(version, len(wanted), written, len(gone), _kind(table))
-
-    def _write(self, table: "LanceTable | None", rows: pa.Table) -> "LanceTable":
-        if table is None:
-            made: LanceTable = self._connect().create_table(self._name, rows)
-            return made
-        table.merge_insert("chunk_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
-        return table
-
-    @staticmethod
-    def _index(table: "LanceTable", rows: int, settings: IndexSettings) -> None:
-        """Compact, then make the indexes anew.
-
-        Full-text scores of an index that was updated differ from those of a fresh one until all is merged, and IVF training
-        is not reproducible; a fresh full-text index and an exhaustive refined search make both kinds reproducible.
+        Who has it open can read on until then.
         """
-        from lancedb.index import FTS, IvfSq
+        dataset = self._location.open()
+        if dataset is not None and version in self._tags(dataset):
+            with readable(self._location):
+                dataset.tags.delete(version)
 
-        table.optimize(cleanup_older_than=NEVER)
-        table.create_index(
-            "search_text",
-            config=FTS(
-                language=settings.language, stem=True, remove_stop_words=True, lower_case=True, ascii_folding=True
-            ),
-            replace=True,
-        )
-        if rows >= ROWS_FOR_ANN:
-            partitions = max(1, rows // ROWS_PER_PARTITION)
-            table.create_index("vector", config=IvfSq(distance_type="cosine", num_partitions=partitions), replace=True)
-        elif any("vector" in index.columns for index in table.list_indices()):
-            table.drop_index(next(i.name for i in table.list_indices() if "vector" in i.columns))
+    def clean(self, older_than: timedelta = GRACE) -> int:
+        """Delete files that only steps of builds and forgotten versions older than this use; returns the bytes freed.
 
-    def _tag(self, table: "LanceTable", version: str, wanted: dict[str, str]) -> None:
-        """Tag the present Lance version if it holds exactly the wanted rows."""
-        number = table.version
-        if _stored_rows(table) != wanted:
-            raise ConflictError(
-                f"Index {self._name} in {self._uri} was built by another run at the same time. Run the build again."
-            )
-        if version not in table.tags.list():
-            table.tags.create(version, number)
+        Files that no Lance version names, which a killed build leaves, go after seven days.
+        """
+        dataset = self._location.open()
+        if dataset is None:
+            return 0
+        with readable(self._location):
+            # A limit of zero counts as none given.
+            limit = max(older_than, timedelta(microseconds=1))
+            statistics = dataset.cleanup_old_versions(older_than=limit, error_if_tagged_old_versions=False)
+            return int(statistics.bytes_removed)
 
-    def _connect(self) -> Any:
-        import lancedb
+    def _open_to_write(self, *, fresh: bool) -> "LanceDataset | None":
+        from llmops_core.errors import IndexCorruptError
 
-        options = {"allow_http": "true"} if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http:") else {}
-        return lancedb.connect(self._uri, storage_options=options)
-
-    def _open_or_none(self) -> "LanceTable | None":
-        with self._mapped_errors():
-            try:
-                table: LanceTable = self._connect().open_table(self._name)
-            except (FileNotFoundError, ValueError) as error:
-                if "not found" in str(error):
-                    return None
-                raise
-            return table
-
-    def _open_tag(self, table: "LanceTable", version: str) -> "LanceTable":
-        table.checkout(version)
-        return table
-
-    @contextmanager
-    def _mapped_errors(self) -> Iterator[None]:
         try:
-            yield
-        except (RuntimeError, OSError, ValueError) as error:
-            if "Commit conflict" in str(error):
-                raise ConflictError(f"Index {self._name}: another run wrote it at the same time: {error}") from error
-            raise IndexCorruptError(
-                f"Index {self._name} in {self._uri} cannot be read or written: {error}. If its files are damaged, delete"
-                " that folder and rebuild it from the lakehouse: llmops index rebuild"
-            ) from error
+            return self._location.open()
+        except IndexCorruptError:
+            if not fresh:
+                raise
+            self._location.drop()
+            return None
 
-
-def _with_hash(batch: pl.DataFrame) -> pl.DataFrame:
-    """Add a hash of everything but the vector, so that a chunk that only moved is updated without a new vector."""
-    places = batch.select(
-        pl.concat_str(
-            "chunk_id", "document_id", "title", "char_start", "char_end", pl.col("heading_path").list.join("\x1e"),
-            separator="\x1f",
-        )
-    ).to_series()  # fmt: skip
-    hashes = [hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:16] for place in places]
-    return batch.with_columns(row_hash=pl.Series(hashes, dtype=pl.String))
-
-
-def _arrow(rows: pl.DataFrame) -> pa.Table:
-    dimension = rows["vector"].list.len().max()
-    searched = pl.concat_str("title", pl.col("heading_path").list.join("\n"), "text", separator="\n", ignore_nulls=True)
-    table = rows.select(*COLUMNS, "row_hash", "vector", search_text=searched).to_arrow()
-    schema = pa.schema(
-        [
-            ("chunk_id", pa.string()),
-            ("document_id", pa.string()),
-            ("title", pa.string()),
-            ("heading_path", pa.list_(pa.string())),
-            ("text", pa.string()),
-            ("char_start", pa.int64()),
-            ("char_end", pa.int64()),
-            ("row_hash", pa.string()),
-            ("vector", pa.list_(pa.float32(), int(str(dimension)))),
-            ("search_text", pa.string()),
-        ]
-    )
-    return table.cast(schema)
-
-
-def _stored_rows(table: "LanceTable | None") -> dict[str, str]:
-    if table is None:
-        return {}
-    rows = table.to_lance().to_table(columns=["chunk_id", "row_hash"])
-    return dict(zip(rows["chunk_id"].to_pylist(), rows["row_hash"].to_pylist(), strict=True))
-
-
-def _kind(table: "LanceTable") -> str:
-    return "ivf_sq" if any("vector" in index.columns for index in table.list_indices()) else "flat"
+    def _make(
+        self, dataset: "LanceDataset | None", batches: Iterable[pl.DataFrame], settings: IndexSettings, *, fresh: bool
+    ) -> "tuple[LanceDataset, Changes]":
+        # Only a tagged version is known to have indexes that fit its rows.
+        finished = dataset is not None and dataset.version in self._tags(dataset, numbers=True)
+        dataset, changes = synchronise(self._location, dataset, batches, fresh=fresh)
+        with readable(self._location):
+            if changes.touched or not finished or not has_indexes(dataset, settings.language, settings.ann_from_rows):
+                make_indexes(self._location, dataset, settings.language, settings.ann_from_rows)
+        return dataset, changes

@@ -1,0 +1,42 @@
+"""`llmops build`."""
+
+import time
+from typing import Any
+
+import click
+
+from llmops_assets.index.partitions import embedder_models
+from llmops_cli.context import assistant_option, json_option, reports_errors
+from llmops_cli.output import emit, facts
+from llmops_cli.runs import run_job
+from llmops_core.assistant import Assistant
+from llmops_core.settings import Settings, load_settings
+
+
+@click.command()
+@assistant_option
+@json_option
+@reports_errors
+def command(assistant: Any, as_json: bool) -> None:
+    """Build documents, chunks, embeddings, index and release; only what changed is done again."""
+    result = build(load_settings(), assistant())
+    emit(result, facts(result), as_json=as_json)
+
+
+def build(settings: Settings, assistant: Assistant) -> dict[str, Any]:
+    """Run `index_build` for each embedder of the assistant; the result is that of its own embedder."""
+    started = time.monotonic()
+    results = []
+    for revision in embedder_models(assistant):
+        done = run_job(settings, assistant, "index_build", partition_key=revision)
+        results.append(done.assets)
+    own = results[0]
+    return {
+        "documents": own["corpus/documents"]["dagster/row_count"],
+        "rejected": own["corpus/rejected"]["dagster/row_count"],
+        "chunks": own["corpus/chunks"]["dagster/row_count"],
+        "embedded": sum(assets["index/embeddings"]["embedded"] for assets in results),
+        "index_version": own["index/vector_index"]["data_version"],
+        "release_id": own["release/manifests"]["data_version"],
+        "seconds": round(time.monotonic() - started, 1),
+    }

@@ -1,0 +1,65 @@
+"""What commands share: which assistant, which settings, JSON or text, and how errors end a command."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmops_cli.output import emit
+from llmops_core.assistant import FILE_NAME, Assistant, load_assistant
+from llmops_core.errors import ConfigError, LlmopsError
+from llmops_core.settings import project_root
+
+
+def assistant_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--assistant DIR`: passes the loaded assistant."""
+    return click.option(
+        "--assistant",
+        "assistant",
+        metavar="DIR",
+        envvar="LLMOPS_ASSISTANT",
+        callback=lambda _context, _option, value: lambda: chosen_assistant(value),
+        help="Folder of the assistant (or LLMOPS_ASSISTANT); not needed where there is only one.",
+    )(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`: one object on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the platform's errors into a message and exit code 1."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except LlmopsError as error:
+            if options.get("as_json"):
+                emit({"error": {"type": type(error).__name__, "message": str(error)}}, "", as_json=True)
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
+
+    return run
+
+
+def chosen_assistant(value: str | None) -> Assistant:
+    """The assistant that the option names, or the only one of the project; raises `ConfigError`."""
+    if value:
+        return load_assistant(Path(value).expanduser())
+    if (Path.cwd() / FILE_NAME).exists():
+        return load_assistant(Path.cwd())
+    folders = sorted(file.parent for file in (project_root() / "assistants").glob(f"*/{FILE_NAME}"))
+    if len(folders) == 1:
+        return load_assistant(folders[0])
+    if not folders:
+        raise ConfigError(
+            f"There is no assistant in {project_root() / 'assistants'}. Make one: llmops init NAME --docs DIR"
+        )
+    names = ", ".join(os.path.relpath(folder) for folder in folders)
+    raise ConfigError(f"Which assistant? Name its folder with --assistant DIR (or LLMOPS_ASSISTANT): {names}")

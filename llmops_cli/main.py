@@ -1,0 +1,56 @@
+"""The command `llmops`.
+
+Each command lives in a module of its own, imported when it is called: `llmops --help` must not load a model library.
+"""
+
+import importlib
+
+import click
+
+# Command → module and one line of help.
+COMMANDS = {
+    "quickstart": ("llmops_cli.quickstart", "The whole way once: documents to a logged, evaluated answer."),
+    "init": ("llmops_cli.init", "Make an assistant of a folder of documents."),
+    "build": ("llmops_cli.build", "Documents to index and release."),
+    "search": ("llmops_cli.search", "Find chunks for a question."),
+    "ask": ("llmops_cli.ask", "Ask a question, logged like any other."),
+    "serve": ("llmops_cli.serve", "Run the gateway."),
+    "dev": ("llmops_cli.dev", "Dagster UI, daemon and gateway together."),
+    "evaluate": ("llmops_cli.evaluate", "Score a release on the labelled cases."),
+    "ingest": ("llmops_cli.ingest", "Move the request log into Iceberg now."),
+    "release": ("llmops_cli.release", "List, show, create and promote releases."),
+    "models": ("llmops_cli.models", "The models that come built in."),
+    "maintain": ("llmops_cli.maintain", "Apply the retention of assistant.yaml."),
+    "upgrade": ("llmops_cli.upgrade", "Bring a home to this version of the code."),
+    "doctor": ("llmops_cli.doctor", "Check that everything is in place."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of a first hour."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup)
+@click.version_option(package_name="llmops-assets")
+def main() -> None:
+    """Run the whole life of an LLM assistant: from documents to a logged, replayable answer."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""How commands speak: one JSON object on standard output with `--json`, else text; progress always on standard error."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+progress = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def emit(value: Any, text: str, *, as_json: bool) -> None:
+    """Print the result of a command."""
+    sys.stdout.write((json.dumps(value, ensure_ascii=False, default=str) if as_json else text) + "\n")
+    sys.stdout.flush()
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A plain table."""
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join(lines)
+
+
+def facts(values: Mapping[str, Any]) -> str:
+    """Names and values, one a line."""
+    width = max(map(len, values), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in values.items())

@@ -1,0 +1,106 @@
+"""`llmops release …`."""
+
+import getpass
+from typing import Any
+
+import click
+
+from llmops_cli.context import assistant_option, json_option, reports_errors
+from llmops_cli.output import emit, table
+from llmops_cli.runs import run_job
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.release.channels import CHANNELS
+from llmops_core.release.registry import Releases
+from llmops_core.settings import load_settings
+
+
+@click.group()
+def command() -> None:
+    """Releases and the channels that point to them."""
+
+
+@command.command("list")
+@assistant_option
+@json_option
+@reports_errors
+def list_releases(assistant: Any, as_json: bool) -> None:
+    """List all releases, newest first."""
+    releases = _releases(assistant().name)
+    pointers = releases.channels.state()
+    rows = [
+        {
+            "release_id": release.release_id,
+            "number": release.number,
+            "channels": [name for name, pointer in pointers.items() if pointer.release_id == release.release_id],
+            "created_at": release.created_at.isoformat(),
+            "message": release.message,
+        }
+        for release in reversed(releases.all())
+    ]
+    shown = [
+        (r["number"], str(r["release_id"])[:12], ",".join(r["channels"]), r["created_at"], r["message"]) for r in rows
+    ]
+    emit(rows, table(("number", "release", "channels", "created", "message"), shown), as_json=as_json)
+
+
+@command.command()
+@click.argument("release")
+@assistant_option
+@json_option
+@reports_errors
+def show(assistant: Any, release: str, as_json: bool) -> None:
+    """Show the manifest of a RELEASE (channel, number, id)."""
+    import json
+
+    found = _releases(assistant().name).get(release)
+    value = {
+        "release_id": found.release_id,
+        "number": found.number,
+        "author": found.author,
+        "message": found.message,
+        "created_at": found.created_at.isoformat(),
+        "manifest": found.manifest.to_dict(),
+    }
+    emit(value, json.dumps(value, indent=2, ensure_ascii=False), as_json=as_json)
+
+
+@command.command()
+@assistant_option
+@json_option
+@reports_errors
+def create(assistant: Any, as_json: bool) -> None:
+    """Make a release of the newest index, the present prompt and assistant.yaml; it goes to dev."""
+    chosen = assistant()
+    done = run_job(load_settings(), chosen, "release_create")
+    facts = done.assets["release/manifests"]
+    value = {"release_id": facts["data_version"], "release": facts["release"]}
+    emit(value, f"release {facts['release']}: {facts['data_version']}", as_json=as_json)
+
+
+@command.command()
+@click.argument("release")
+@click.argument("channel", type=click.Choice(CHANNELS))
+@click.option("--message", default="", help="Why.")
+@assistant_option
+@json_option
+@reports_errors
+def promote(assistant: Any, release: str, channel: str, message: str, as_json: bool) -> None:
+    """Point a CHANNEL to a RELEASE; gateways follow within seconds."""
+    releases = _releases(assistant().name)
+    found = releases.get(release)
+    author = getpass.getuser()
+    pointer = releases.channels.move(
+        channel,
+        found.release_id,
+        action="promote",
+        author=author,
+        reason=message,
+        provenance=Provenance(f"llmops release promote by {author}"),
+    )
+    value = {"channel": channel, "release_id": pointer.release_id, "number": found.number}
+    emit(value, f"{channel} → release {found.number} ({found.release_id})", as_json=as_json)
+
+
+def _releases(assistant: str) -> Releases:
+    return Releases(Lakehouse.open(load_settings()), assistant)

@@ -1,0 +1,40 @@
+"""`llmops search`."""
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from llmops_cli.context import assistant_option, json_option, reports_errors
+from llmops_cli.output import emit
+from llmops_core.answering.loaded import ModelPool, load_release
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.release.registry import Releases
+from llmops_core.settings import load_settings
+from llmops_core.vectors.hit import Hit
+
+TEXT_SHOWN = 200
+
+
+@click.command()
+@click.argument("question")
+@click.option("--top-k", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many chunks.")
+@click.option("--release", default="dev", show_default=True, help="Whose index and retrieval settings.")
+@assistant_option
+@json_option
+@reports_errors
+def command(assistant: Any, question: str, top_k: int, release: str, as_json: bool) -> None:
+    """Find the chunks for a QUESTION, as the gateway would."""
+    settings = load_settings()
+    releases = Releases(Lakehouse.open(settings), assistant().name)
+    found = releases.get(release)
+    loaded = load_release(settings, ModelPool(settings), found.manifest, releases.prompt_text(found))
+    hits = loaded.retrieve(question, top_k).hits
+    value = {"index_version": found.manifest.index.version, "hits": [asdict(hit) for hit in hits]}
+    emit(value, "\n\n".join(_shown(n, hit) for n, hit in enumerate(hits, 1)) or "nothing found", as_json=as_json)
+
+
+def _shown(number: int, hit: Hit) -> str:
+    text = " ".join(hit.text.split())
+    text = text if len(text) <= TEXT_SHOWN else text[: TEXT_SHOWN - 1] + "…"
+    return f"{number:>2}. {hit.score:.4f}  {hit.document_id}  [{hit.char_start}:{hit.char_end}]\n    {text}"

@@ -1,0 +1,191 @@
+"""One request on its way: retrieve → render → generate, and the log row that tells it all."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+
+from llmops_core.answering.citations import Citation, cite
+from llmops_core.answering.conversation import condense, read_conversation
+from llmops_core.answering.loaded import Retrieved
+from llmops_core.engines.chat import Usage
+from llmops_core.engines.client import EngineClient
+from llmops_core.errors import LlmopsError
+from llmops_core.prompts.budget import Rendered
+from llmops_core.release.manifest import GeneratorPin
+from llmops_core.traffic.row import LoggedChunk, RequestRow
+from llmops_core.version import code_version, lock_hash
+from llmops_gateway.protocol import ChatRequest
+from llmops_gateway.releases import Served
+
+
+class Answer:
+    """Answers one request on one release; every field that the log needs is kept as it becomes known."""
+
+    def __init__(
+        self, request_id: str, request: ChatRequest, served: Served, session: aiohttp.ClientSession, threads: Executor
+    ) -> None:
+        self.request_id = request_id
+        self.request = request
+        self.served = served
+        self._threads = threads
+        self._client = EngineClient(served.endpoint.base_url, served.endpoint.model, served.endpoint.api_key, session)
+        pin = served.release.manifest.generator.params
+        self._params = request.params(pin.max_tokens, pin.temperature, pin.top_p)
+        self._started_at = datetime.now(UTC)
+        self._clock = time.perf_counter()
+        self._timings: dict[str, float] = {}
+        self._query: str | None = None
+        self._retrieved: Retrieved | None = None
+        self._rendered: Rendered | None = None
+        self._pieces: list[str] = []
+        self.finish_reason: str | None = None
+        self.usage: Usage | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._pieces)
+
+    async def prepare(self) -> None:
+        """Find the chunks and make the prompt; raises `InvalidRequestError`, `ContextOverflowError`, …"""
+        release = self.served.release
+        conversation = read_conversation([message.to_message() for message in self.request.messages])
+        self._query = conversation.question
+        if release.manifest.retrieval.query == "condensed":
+            started = time.perf_counter()
+            self._query = await condense(self._client, conversation)
+            self._timings["condense"] = _ms_since(started)
+        loop = asyncio.get_running_loop()
+        self._retrieved = await loop.run_in_executor(self._threads, release.retrieve, self._query)
+        self._timings["retrieve"] = self._retrieved.milliseconds
+        started = time.perf_counter()
+        self._rendered = release.render(conversation, self._retrieved.hits, {}, self._params.max_tokens)
+        self._timings["render"] = _ms_since(started)
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """The answer piece by piece; raises `EngineError` or `InvalidRequestError`."""
+        assert self._rendered
+        started = time.perf_counter()
+        try:
+            async for delta in self._client.stream(self._rendered.messages, self._params):
+                self.finish_reason = delta.finish_reason or self.finish_reason
+                self.usage = delta.usage or self.usage
+                if delta.text:
+                    self._timings.setdefault("first_token", _ms_since(self._clock))
+                    self._pieces.append(delta.text)
+                    yield delta.text
+        finally:
+            self._timings["generate"] = _ms_since(started)
+
+    def citations(self) -> list[Citation]:
+        """The chunks that the answer rests on."""
+        return cite(self.text, self._rendered.chunks) if self._rendered else []
+
+    def extension(self) -> dict[str, Any]:
+        """The `llmops` part of a response: what the answer was made from."""
+        cited = {citation.chunk_id: citation for citation in self.citations()}
+        chunks = self._rendered.chunks if self._rendered else ()
+        return {
+            "request_id": self.request_id,
+            "release_id": self.served.release.release_id,
+            "chunks": [
+                {
+                    **asdict(hit),
+                    "number": number,
+                    "cited": cited[hit.chunk_id].by if hit.chunk_id in cited else None,
+                }
+                for number, hit in enumerate(chunks, start=1)
+            ],
+            "cut": self._rendered.cut if self._rendered else {},
+        }
+
+    def row(self, status: int, error: LlmopsError | None = None) -> RequestRow:
+        """The log row of the request as it ended."""
+        manifest = self.served.release.manifest
+        rendered, retrieved = self._rendered, self._retrieved
+        total = _ms_since(self._clock)
+        vector = retrieved.query_vector if retrieved else None
+        return RequestRow(
+            request_id=self.request_id,
+            assistant=self.served.assistant,
+            started_at=self._started_at,
+            # Without API keys everybody on loopback is the one local admin, who may name any user.
+            subject=LOCAL_SUBJECT,
+            user=self.request.user or LOCAL_SUBJECT,
+            model=self.request.model,
+            release_id=self.served.release.release_id,
+            channel=self.served.channel,
+            status=status,
+            error_type=type(error).__name__ if error else None,
+            error_message=str(error) if error else None,
+            stream=self.request.stream,
+            messages=[message.model_dump() for message in self.request.messages],
+            query=self._query,
+            query_vector=vector.tolist() if vector is not None else None,
+            embedder_revision=manifest.embedder.revision if vector is not None else None,
+            index_version=manifest.index.version,
+            prompt_name=manifest.prompt.name,
+            prompt_version=manifest.prompt.version,
+            prompt_hash=manifest.prompt.hash,
+            prompt=[asdict(message) for message in rendered.messages] if rendered else None,
+            chunks=_logged_chunks(rendered),
+            cut=rendered.cut if rendered else None,
+            features=None,
+            generator_model=manifest.generator.model,
+            generator_revision=manifest.generator.revision,
+            adapter=manifest.generator.adapter,
+            sampling=asdict(self._params),
+            answer=self.text if rendered else None,
+            citations=[asdict(citation) for citation in self.citations()],
+            finish_reason=self.finish_reason,
+            prompt_tokens=self.usage.prompt_tokens if self.usage else None,
+            completion_tokens=self.usage.completion_tokens if self.usage else None,
+            cost_basis={
+                "model": manifest.generator.model,
+                "prompt_tokens": self.usage.prompt_tokens if self.usage else None,
+                "completion_tokens": self.usage.completion_tokens if self.usage else None,
+                "engine_seconds": self._timings.get("generate", 0.0) / 1000,
+            },
+            cache=None,
+            routing=None,
+            timings_ms={**{k: round(v, 3) for k, v in self._timings.items()}, "total": round(total, 3)},
+            reproducible=_reproducible(manifest.generator, self._params.temperature, self._params.seed),
+            code_version=code_version(),
+            lock_hash=lock_hash(),
+        )
+
+
+LOCAL_SUBJECT = "local"
+
+
+def _logged_chunks(rendered: Rendered | None) -> list[LoggedChunk]:
+    return [
+        LoggedChunk(
+            chunk_id=hit.chunk_id,
+            document_id=hit.document_id,
+            title=hit.title,
+            char_start=hit.char_start,
+            char_end=hit.char_end,
+            score=hit.score,
+            rank=rank,
+        )
+        for rank, hit in enumerate(rendered.chunks if rendered else (), start=1)
+    ]
+
+
+def _reproducible(pin: GeneratorPin, temperature: float, seed: int | None) -> dict[str, Any]:
+    if pin.engine != "local":
+        return {"answer": False, "reason": "a remote engine batches requests and does not promise the same again"}
+    if temperature > 0 and seed is None:
+        return {"answer": False, "reason": "sampled without a seed"}
+    return {"answer": True, "reason": None}
+
+
+def _ms_since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

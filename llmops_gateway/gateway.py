@@ -1,0 +1,304 @@
+"""The routes of the gateway.
+
+Nothing is served unlogged: a row is durable in the spool before the last byte of its answer goes out, and when rows cannot be
+written the gateway says 503 with the reason.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import polars as pl
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from llmops_core.errors import (
+    ContextOverflowError,
+    EngineError,
+    InvalidRequestError,
+    LlmopsError,
+    ModelError,
+    NotFoundError,
+    RetryableError,
+)
+from llmops_core.ids import uuid7
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.settings import Settings
+from llmops_core.traffic.row import FeedbackRow
+from llmops_core.version import code_version
+from llmops_gateway.answer import LOCAL_SUBJECT, Answer
+from llmops_gateway.protocol import (
+    MAX_BODY_BYTES,
+    ChatRequest,
+    FeedbackRequest,
+    Stream,
+    completion_body,
+    error_body,
+    parse,
+)
+from llmops_gateway.releases import LoadedReleases, Served
+from llmops_gateway.spools import Spools
+
+log = logging.getLogger("llmops.gateway")
+
+# Embedding and search of one question use the cores by themselves; more threads only wait for each other.
+RETRIEVAL_THREADS = 2
+CLIENT_CLOSED_REQUEST = 499
+
+
+class Gateway:
+    """The serving process: releases, spools, and the HTTP around them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.releases = LoadedReleases(settings)
+        self._spools = Spools(settings)
+        self._threads = ThreadPoolExecutor(RETRIEVAL_THREADS, "retrieval")
+        self._session: aiohttp.ClientSession
+        self._logging: set[asyncio.Task[None]] = set()
+
+    def app(self) -> Starlette:
+        """The ASGI application; its lifespan starts and stops everything."""
+        return Starlette(
+            lifespan=self._lifespan,
+            exception_handlers={LlmopsError: _on_error, HTTPException: _on_http_error, Exception: _on_crash},
+            routes=[
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/models", self._models),
+                Route("/v1/models/{model:path}", self._model),
+                Route("/v1/feedback", self._feedback, methods=["POST"]),
+                Route("/v1/requests/{request_id}", self._request),
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+            ],
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._spools.start()
+        await asyncio.to_thread(self.releases.start)
+        yield
+        await asyncio.gather(*self._logging)
+        await self._session.close()
+        await asyncio.to_thread(self._spools.stop)
+        await asyncio.to_thread(self.releases.stop)
+        self._threads.shutdown()
+
+    async def _chat(self, http: Request) -> Response:
+        started = time.perf_counter()
+        request: ChatRequest = parse(ChatRequest, await _body(http))
+        served = await self._served(request.model)
+        spool = await asyncio.to_thread(self._spools.of, served.assistant)
+        answer = Answer(uuid7(), request, served, self._session, self._threads)
+        try:
+            await answer.prepare()
+            pieces = answer.pieces()
+            first = await anext(pieces, "")
+            if not request.stream:
+                async for _ in pieces:
+                    pass
+        except LlmopsError as error:
+            if isinstance(error, EngineError):
+                self.releases.refresh()
+            await spool.append("request", answer.row(_status(error), error).to_payload())
+            raise
+        except asyncio.CancelledError:
+            self._in_background(self._log_cancelled(answer))
+            raise
+        headers = {
+            "x-request-id": answer.request_id,
+            "x-llmops-release": served.release.release_id,
+            "openai-processing-ms": str(round((time.perf_counter() - started) * 1000)),
+            "openai-version": "2020-10-01",
+        }
+        if request.stream:
+            events = self._events(answer, first, pieces)
+            return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        await spool.append("request", answer.row(200).to_payload())
+        assert answer.usage
+        body = completion_body(
+            answer.request_id,
+            request.model,
+            answer.text,
+            answer.finish_reason or "stop",
+            answer.usage,
+            answer.extension(),
+        )
+        return JSONResponse(body, headers=headers)
+
+    async def _events(self, answer: Answer, first: str, pieces: AsyncIterator[str]) -> AsyncIterator[bytes]:
+        """The events of a streamed answer; the last ones wait until the row is durable."""
+        stream = Stream(answer.request_id, answer.request.model)
+        options = answer.request.stream_options
+        try:
+            yield stream.opening()
+            if first:
+                yield stream.text(first)
+            async for piece in pieces:
+                yield stream.text(piece)
+            await self._spools.of(answer.served.assistant).append("request", answer.row(200).to_payload())
+        except LlmopsError as error:
+            log.warning("%s: %s", answer.request_id, error)
+            if isinstance(error, EngineError):
+                self.releases.refresh()
+                await self._spools.of(answer.served.assistant).append(
+                    "request", answer.row(_status(error), error).to_payload()
+                )
+            yield stream.error(_error_of(error))
+            return
+        except (asyncio.CancelledError, GeneratorExit):
+            self._in_background(self._log_cancelled(answer))
+            raise
+        yield stream.closing(answer.finish_reason or "stop", answer.extension())
+        if options and options.include_usage and answer.usage:
+            yield stream.usage(answer.usage)
+        yield stream.end()
+
+    async def _served(self, model: str) -> Served:
+        served = self.releases.ready(model)
+        return served or await asyncio.to_thread(self.releases.load, model)
+
+    async def _log_cancelled(self, answer: Answer) -> None:
+        """Log a request whose client went away: what was made for it was paid for all the same."""
+        spool = self._spools.of(answer.served.assistant)
+        await spool.append("request", answer.row(CLIENT_CLOSED_REQUEST).to_payload())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._logging.add(task)
+        task.add_done_callback(self._logging.discard)
+
+    async def _models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [_model(name) for name in self.releases.models()]})
+
+    async def _model(self, http: Request) -> Response:
+        name = http.path_params["model"]
+        if name not in self.releases.models():
+            raise NotFoundError(f"There is no model {name!r}. Models are: {', '.join(self.releases.models())}")
+        return JSONResponse(_model(name))
+
+    async def _feedback(self, http: Request) -> Response:
+        feedback: FeedbackRequest = parse(FeedbackRequest, await _body(http))
+        if not feedback.says_something():
+            raise InvalidRequestError(
+                "The feedback says nothing: give thumbs, score, comment, corrected_answer or chunk_ratings."
+            )
+        row = await self._find(feedback.request_id)
+        unknown = set(feedback.chunk_ratings or {}) - {chunk["chunk_id"] for chunk in row["chunks"]}
+        if unknown:
+            raise InvalidRequestError(f"chunk_ratings: the answer was not made from {', '.join(sorted(unknown))}")
+        said = FeedbackRow(
+            feedback_id=uuid7(),
+            assistant=row["assistant"],
+            at=datetime.now(UTC),
+            subject=LOCAL_SUBJECT,
+            **feedback.model_dump(),
+        )
+        spool = await asyncio.to_thread(self._spools.of, row["assistant"])
+        await spool.append("feedback", said.to_payload())
+        return JSONResponse({"feedback_id": said.feedback_id, "request_id": said.request_id})
+
+    async def _request(self, http: Request) -> Response:
+        return JSONResponse(await self._find(http.path_params["request_id"]))
+
+    async def _find(self, request_id: str) -> dict[str, Any]:
+        """A logged request, from local disk or else from Iceberg; raises `NotFoundError`."""
+        found = await asyncio.to_thread(self._spools.find, request_id)
+        return found or await asyncio.to_thread(self._find_in_lakehouse, request_id)
+
+    def _find_in_lakehouse(self, request_id: str) -> dict[str, Any]:
+        lakehouse = Lakehouse.open(self._settings)
+        for assistant in self.releases.watch.assistants():
+            rows = lakehouse.table(assistant, "traffic_requests").scan().filter(pl.col("request_id") == request_id)
+            found = rows.collect()
+            if not found.is_empty():
+                row: dict[str, Any] = json.loads(found.head(1).write_json())[0]
+                return row
+        raise NotFoundError(
+            f"There is no request {request_id!r} in the log. The id is `id` of the answer and its x-request-id header."
+        )
+
+    async def _healthz(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok", "version": code_version()})
+
+    async def _readyz(self, _: Request) -> Response:
+        releases, spools = self.releases.problems(), self._spools.problems()
+        serving = {
+            name: self.releases.watch.channels(name).get("prod")
+            for name in self.releases.watch.assistants()
+            if name not in releases
+        }
+        away = self.releases.watch.away_since
+        ready = bool(serving) and not spools
+        body = {
+            "status": "ready" if ready else "not ready",
+            "serving": serving,
+            "releases": releases or ({} if serving else {"": "no assistant has a release yet: llmops build"}),
+            "spool": spools,
+            "home": str(self._settings.home),
+            "lakehouse": f"away since {away.isoformat()}" if away else "ok",
+        }
+        return JSONResponse(body, status_code=200 if ready else 503)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "llmops"}
+
+
+async def _body(http: Request) -> bytes:
+    """The body, as long as it is not too long."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in http.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise HTTPException(413, f"The body is longer than {MAX_BODY_BYTES} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _status(error: LlmopsError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, NotFoundError):
+        return 404
+    if isinstance(error, (InvalidRequestError, ContextOverflowError)):
+        return 400
+    if isinstance(error, (RetryableError, ModelError)):
+        return 503
+    return 500
+
+
+def _error_of(error: LlmopsError) -> dict[str, Any]:
+    status = _status(error)
+    code = "context_length_exceeded" if isinstance(error, ContextOverflowError) else None
+    return error_body(str(error), "invalid_request_error" if status < 500 else "server_error", code)
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, LlmopsError)
+    status = _status(error)
+    headers = {"retry-after": "1"} if status == 503 else None
+    return JSONResponse(_error_of(error), status_code=status, headers=headers)
+
+
+async def _on_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = error.detail if error.status_code != 404 else "There is nothing at this address. See /v1/models."
+    return JSONResponse(error_body(message, "invalid_request_error"), status_code=error.status_code)
+
+
+async def _on_crash(http: Request, error: Exception) -> Response:
+    log.exception("%s %s failed", http.method, http.url.path, exc_info=error)
+    body = error_body("The gateway failed on this request; its log says why.", "server_error")
+    return JSONResponse(body, status_code=500)
