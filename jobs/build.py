@@ -1,4 +1,4 @@
-"""`index_build`: documents to release."""
+"""`index_build`: documents to release; `release_create`: its last step alone."""
 
 import dagster as dg
 
@@ -24,4 +24,22 @@ def index_build(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
         "index_build",
         selection=dg.AssetSelection.assets(*keys),
         description="Documents → chunks → embeddings → vector index → release; work in proportion to what changed.",
+        tags=exclusive(assistant),
     )
+
+
+def release_create(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
+    """A release of what is built already and the present prompt and configuration."""
+    return dg.define_asset_job(
+        "release_create",
+        selection=dg.AssetSelection.assets(
+            asset_key(assistant, "prompts", "versions"), asset_key(assistant, "release", "manifests")
+        ),
+        description="The newest index with the present prompt and assistant.yaml as a release, on dev.",
+        tags=exclusive(assistant),
+    )
+
+
+def exclusive(assistant: Assistant) -> dict[str, str]:
+    """Of runs with this tag one goes at a time (see `dagster.yaml`); the others wait in the queue."""
+    return {"llmops/exclusive": assistant.name}

@@ -1,10 +1,10 @@
 """`lakehouse_maintain`: expiry by the retention rules, and its daily schedule."""
 
 import dagster as dg
-from llmops_core.lakehouse.maintenance import maintain
 
 from llmops_assets.house import recorded_snapshots
 from llmops_core.assistant import Assistant
+from llmops_core.lakehouse.maintenance import maintain
 from resources.platform import LakehouseResource, ModelsResource
 
 CRON = "0 4 * * *"

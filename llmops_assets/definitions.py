@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from jobs.build import index_build
+from jobs.build import index_build, release_create
 from jobs.evaluation import evaluation_nightly, evaluation_score
 from jobs.ingest import traffic_every_five_minutes, traffic_ingest
 from jobs.maintenance import lakehouse_maintain, maintenance_daily
@@ -45,7 +45,7 @@ def build_definitions(folder: str | Path) -> dg.Definitions:
     return dg.Definitions(
         assets=[make(assistant) for make in (*ASSETS, *(EVALUATION if has_cases else ()))],
         asset_checks=[make(assistant) for make in CHECKS],
-        jobs=[build, *score, ingest, maintain],
+        jobs=[build, release_create(assistant), *score, ingest, maintain],
         schedules=[
             *map(evaluation_nightly, score),
             traffic_every_five_minutes(assistant, ingest),

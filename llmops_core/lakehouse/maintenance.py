@@ -46,8 +46,7 @@ class Maintained:
         """A table for the UI."""
         names = sorted({*self.expired_snapshots, *self.deleted_files})
         rows = [
-            f"| {name} | {self.expired_snapshots.get(name, 0)} | {self.deleted_files.get(name, 0)} |"
-            for name in names
+            f"| {name} | {self.expired_snapshots.get(name, 0)} | {self.deleted_files.get(name, 0)} |" for name in names
         ]
         head = ["| table | snapshots | files |", "|---|---|---|"]
         rest = f"index versions: {', '.join(self.deleted_index_versions) or 'none'}; spool segments: {self.deleted_segments}"
@@ -110,9 +109,7 @@ def _drop_index_versions(
 ) -> tuple[str, ...]:
     rows = lakehouse.table(assistant.name, "index_vector_index").read()
     newest = rows.sort("built_at").group_by("embedder_revision").last()["index_version"]
-    old = rows.filter(
-        (pl.col("built_at") < young) & ~pl.col("index_version").is_in(sorted({*needed, *newest}))
-    )
+    old = rows.filter((pl.col("built_at") < young) & ~pl.col("index_version").is_in(sorted({*needed, *newest})))
     dropped = []
     for revision in sorted(set(rows["embedder_revision"])):
         index = VectorIndex(f"{settings.lancedb}/{assistant.name}", revision)

@@ -65,6 +65,7 @@ def _write_weights(reader: Any, meta: dict[str, Any], target: Path) -> None:
             weight = halves.swapaxes(1, 2).reshape(weight.shape)
         tensors[_tensor_name(tensor.name)] = weight.to(torch.bfloat16).contiguous()
     save_file(tensors, target, metadata={"format": "pt"})
+    target.chmod(0o644)  # safetensors makes it readable to its owner alone; a server may run as somebody else
 
 
 def _tensor_name(name: str) -> str:

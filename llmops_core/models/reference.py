@@ -34,16 +34,12 @@ class FolderModel:
 Reference = BuiltinModel | HubModel | FolderModel
 
 
-def known_models() -> tuple[BuiltinModel, ...]:
-    """All built-in models, in the order of their table."""
-    return tuple(BUILTIN.values())
-
-
-def parse_reference(reference: str, kind: Role) -> Reference:
+def parse_reference(reference: str, kind: Role | None = None) -> Reference:
     """Read a model's name as `assistant.yaml` writes it; no file is touched.
 
-    A relative `path:` counts from the working folder. Raises `ModelError` that lists what is allowed if the name is
-    unknown, names a model of another role, or names no commit.
+    `kind` is the role that the model is wanted for; None takes any. A relative `path:` counts from the working folder.
+    Raises `ModelError` that lists what is allowed if the name is unknown, names a model of another role, or names no
+    commit.
     """
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hf":
@@ -53,12 +49,13 @@ def parse_reference(reference: str, kind: Role) -> Reference:
             raise ModelError(f"Model '{reference}' names no folder. Write path:<folder>")
         return FolderModel(Path(rest).expanduser().resolve())
     model = BUILTIN.get(reference)
-    allowed = ", ".join(known.name for known in BUILTIN.values() if known.role == kind)
+    allowed = ", ".join(known.name for known in BUILTIN.values() if kind in (None, known.role))
     if model is None:
         raise ModelError(
-            f"Unknown {kind} '{reference}'. Allowed: {allowed} (built in), hf:<repo>@<commit>, or path:<folder>"
+            f"Unknown {kind or 'model'} '{reference}'. Allowed: {allowed} (built in), hf:<repo>@<commit>, or"
+            " path:<folder>"
         )
-    if model.role != kind:
+    if kind and model.role != kind:
         raise ModelError(f"'{reference}' is a model of role {model.role}, not {kind}. Built in for {kind}: {allowed}")
     return model
 

@@ -132,7 +132,8 @@ def _write(
     first = next(batches, None)
     if first is None:
         return dataset
-    schema = arrow_schema(dimension_of(first) if fresh else dataset.schema.field(VECTOR).type.list_size)
+    whole = dataset is None or fresh
+    schema = arrow_schema(dimension_of(first) if whole else dataset.schema.field(VECTOR).type.list_size)
     reader = pa.RecordBatchReader.from_batches(schema, missing.arrow(chain([first], batches), schema))
     options = storage_options()
     with missing.own_errors(), readable(location):

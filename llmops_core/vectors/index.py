@@ -6,6 +6,7 @@ an object store, which has no locks, one that meets another's commit gets `Confl
 version is made of mixed rows.
 """
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from llmops_core.errors import NotFoundError
+from llmops_core.errors import ConfigError, IndexCorruptError, NotFoundError
 from llmops_core.vectors.changes import Changes, synchronise
-from llmops_core.vectors.indexes import full_text_options, has_indexes, kind_of, make_indexes
+from llmops_core.vectors.indexes import full_text_options, has_indexes, make_indexes
 from llmops_core.vectors.reader import IndexReader
-from llmops_core.vectors.storage import TableLocation, conflict, corrupt, readable
+from llmops_core.vectors.storage import NAME, TableLocation, corrupt, readable
 
 if TYPE_CHECKING:
     from lance import LanceDataset
@@ -73,10 +74,12 @@ class VectorIndex:
         writes every row anew and moves the tag of an existing version, while versions that can still be read stay.
         Raises `EmptyCorpusError`, `InvalidRequestError` (bad rows), `ConflictError` (another build), `IndexCorruptError`.
         """
+        if not re.fullmatch(NAME, version):
+            raise ConfigError(f"{version!r} cannot name an index version: use letters, digits, '.', '_' and '-'.")
         started = time.perf_counter()
         with self._location.lock():
             dataset = self._open_to_write(fresh=fresh)
-            if dataset is not None and not fresh and version in self._tags(dataset):
+            if dataset is not None and not fresh and version in self._tagged(dataset):
                 reader = self.open(version)
                 changes = Changes(reader.rows, 0, 0, touched=False)
             else:
@@ -115,7 +118,8 @@ class VectorIndex:
     def versions(self) -> list[str]:
         """All versions that can be opened, oldest first."""
         dataset = self._location.open()
-        return self._tags(dataset) if dataset is not None else []
+        tagged = {} if dataset is None else self._tagged(dataset)
+        return sorted(tagged, key=lambda version: (tagged[version], version))
 
     def delete_version(self, version: str) -> None:
         """Forget a version, if there is one of this name; `clean` then frees what no other version needs.
@@ -123,7 +127,7 @@ class VectorIndex:
         Who has it open can read on until then.
         """
         dataset = self._location.open()
-        if dataset is not None and version in self._tags(dataset):
+        if dataset is not None and version in self._tagged(dataset):
             with readable(self._location):
                 dataset.tags.delete(version)
 
@@ -142,8 +146,6 @@ class VectorIndex:
             return int(statistics.bytes_removed)
 
     def _open_to_write(self, *, fresh: bool) -> "LanceDataset | None":
-        from llmops_core.errors import IndexCorruptError
-
         try:
             return self._location.open()
         except IndexCorruptError:
@@ -156,9 +158,21 @@ class VectorIndex:
         self, dataset: "LanceDataset | None", batches: Iterable[pl.DataFrame], settings: IndexSettings, *, fresh: bool
     ) -> "tuple[LanceDataset, Changes]":
         # Only a tagged version is known to have indexes that fit its rows.
-        finished = dataset is not None and dataset.version in self._tags(dataset, numbers=True)
+        finished = dataset is not None and dataset.version in self._tagged(dataset).values()
         dataset, changes = synchronise(self._location, dataset, batches, fresh=fresh)
         with readable(self._location):
             if changes.touched or not finished or not has_indexes(dataset, settings.language, settings.ann_from_rows):
                 make_indexes(self._location, dataset, settings.language, settings.ann_from_rows)
         return dataset, changes
+
+    def _tag(self, dataset: "LanceDataset", version: str) -> None:
+        with readable(self._location):
+            if version in self._tagged(dataset):
+                dataset.tags.update(version, dataset.version)
+            else:
+                dataset.tags.create(version, dataset.version)
+
+    def _tagged(self, dataset: "LanceDataset") -> dict[str, int]:
+        """Index version → number of the Lance version."""
+        with readable(self._location):
+            return {name: int(tag["version"]) for name, tag in dataset.tags.list().items()}

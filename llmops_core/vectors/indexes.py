@@ -68,9 +68,7 @@ def _full_text(where: object, dataset: "LanceDataset", language: str) -> None:
     name = _full_text_name(language)
     _drop(where, dataset, [other for other in _names(dataset, _FULL_TEXT) if other != name])
     with sole_writer(where, dataset, commits=1):
-        dataset.create_scalar_index(
-            SEARCH_TEXT, "INVERTED", name=name, replace=True, **full_text_options(language)
-        )
+        dataset.create_scalar_index(SEARCH_TEXT, "INVERTED", name=name, replace=True, **full_text_options(language))
 
 
 def _vectors(where: object, dataset: "LanceDataset", rows: int) -> None:

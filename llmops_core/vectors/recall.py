@@ -9,7 +9,7 @@ SAMPLE = 64
 
 
 def recall_against_exact(reader: IndexReader, vectors: NDArray[np.float32], k: int = 10) -> float:
-    """Mean share of the `k` exactly nearest chunks that the index returns, over query vectors (n, dimension)."""
+    """Mean share of the `k` exactly nearest chunks that `dense` returns, over query vectors (n, dimension), n ≥ 1."""
     shares = []
     for vector in vectors:
         exact = {hit.chunk_id for hit in reader.exact(vector, k)}
@@ -19,5 +19,5 @@ def recall_against_exact(reader: IndexReader, vectors: NDArray[np.float32], k: i
 
 
 def recall_of_version(reader: IndexReader, k: int = 10) -> float:
-    """Recall with vectors of the index itself as queries."""
+    """Recall with some vectors of the index itself as queries."""
     return recall_against_exact(reader, reader.vectors(SAMPLE), k)

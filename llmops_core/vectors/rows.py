@@ -22,14 +22,14 @@ ROW_HASH = "row_hash"
 
 # Part of every row hash: raise it when `search_text` is made in another way, and each row is written anew once.
 _FORMAT = "1"
-_CHUNK_TYPES = {
-    "chunk_id": pl.String,
-    "document_id": pl.String,
-    "title": pl.String,
-    "heading_path": pl.List(pl.String),
-    "text": pl.String,
-    "char_start": pl.Int64,
-    "char_end": pl.Int64,
+_CHUNK_TYPES: dict[str, pl.DataType] = {
+    "chunk_id": pl.String(),
+    "document_id": pl.String(),
+    "title": pl.String(),
+    "heading_path": pl.List(pl.String()),
+    "text": pl.String(),
+    "char_start": pl.Int64(),
+    "char_end": pl.Int64(),
 }
 
 

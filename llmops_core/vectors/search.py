@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llmops_core.chunks.chunk import embedded_text
 from llmops_core.errors import ConfigError
 from llmops_core.vectors.hit import Hit
 from llmops_core.vectors.reader import IndexReader
@@ -40,16 +41,16 @@ def search(
 ) -> list[Hit]:
     """The `top_k` best chunks, ordered by (score descending, chunk id).
 
-    With a reranker, the first `pool` hits of the mode are ordered anew by its score; raises `ConfigError` for a mode that
-    needs a vector and got none.
+    `mode` is dense, full_text or hybrid. With a reranker, the first `pool` hits of the mode, and `top_k` if that is more,
+    get its score and order, so that all scores of an answer are of one kind. Raises `ConfigError` for an unknown mode, or
+    one that needs a vector and got none.
     """
     wanted = max(top_k, pool) if reranker else top_k
     hits = _by_mode(reader, mode, query, vector, wanted)[:wanted]
-    if reranker is None:
+    if reranker is None or not hits:
         return hits
-    head = hits[:pool]
-    scores = reranker.score(query, [hit.text for hit in head]) if head else []
-    reranked = [replace(hit, score=float(score)) for hit, score in zip(head, scores, strict=True)]
+    scores = reranker.score(query, [embedded_text(hit.title, hit.heading_path, hit.text) for hit in hits])
+    reranked = [replace(hit, score=float(score)) for hit, score in zip(hits, scores, strict=True)]
     return in_order(reranked)[:top_k]
 
 
@@ -78,6 +79,8 @@ def in_order(hits: Sequence[Hit]) -> list[Hit]:
 def _by_mode(reader: IndexReader, mode: str, query: str, vector: NDArray[np.float32] | None, wanted: int) -> list[Hit]:
     if mode == "full_text":
         return reader.full_text(query, wanted)
+    if mode not in ("dense", "hybrid"):
+        raise ConfigError(f"There is no retrieval mode {mode!r}; there are dense, full_text and hybrid.")
     if vector is None:
         raise ConfigError(f"Retrieval mode {mode} needs an embedder; only full_text does without.")
     if mode == "dense":

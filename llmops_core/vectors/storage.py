@@ -21,7 +21,11 @@ from llmops_core.errors import ConfigError, ConflictError, IndexCorruptError, Ll
 if TYPE_CHECKING:
     from lance import LanceDataset
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""Pattern of the names that tables and versions may have."""
 LOCK_WAIT_SECONDS = 600.0
+# How Lance says that somebody else was faster.
+_CONFLICT = r"(?i)(commit|ref) conflict|incompatible transaction|concurrent|already exists"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class TableLocation:
     name: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+        if not re.fullmatch(NAME, self.name):
             raise ConfigError(f"{self.name!r} cannot name an index table: use letters, digits, '.', '_' and '-'.")
 
     def __str__(self) -> str:
@@ -117,7 +121,7 @@ def readable(where: object) -> Iterator[None]:
         foreign = isinstance(error, (ValueError, OSError, RuntimeError, LookupError))
         if not foreign and type(error).__name__ != "PanicException":
             raise
-        if re.search(r"commit conflict|incompatible transaction|concurrent", str(error), re.IGNORECASE):
+        if re.search(_CONFLICT, str(error)):
             raise conflict(where) from error
         raise corrupt(where, str(error)) from error
 

@@ -1,0 +1,162 @@
+"""`llmops doctor`: what a person would check one by one when something does not work."""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import click
+import dagster as dg
+import httpx
+from dagster._core.scheduler.instigation import InstigatorStatus
+from llmops_core.models.store import model_folder
+
+from llmops_assets.definitions import build_definitions
+from llmops_cli.context import json_option, reports_errors
+from llmops_cli.output import emit, table
+from llmops_cli.runs import prepare_instance
+from llmops_core.assistant import FILE_NAME, Assistant, load_assistant
+from llmops_core.errors import LlmopsError
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.models.reference import known_models
+from llmops_core.release.registry import Releases
+from llmops_core.settings import Settings, load_settings, project_root
+
+UI_PORT = 3000
+ENOUGH_DISK_GB = 5
+STALE_SPOOL = timedelta(minutes=30)
+DAEMON_SILENT = timedelta(minutes=2)
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    state: State
+    detail: str
+
+
+@click.command()
+@json_option
+@click.pass_context
+@reports_errors
+def command(context: click.Context, as_json: bool) -> None:
+    """Check ports, disk, models, lakehouse, daemon, sensors that are off, releases and the spool."""
+    settings = load_settings()
+    findings = list(examine(settings))
+    rows = [(f.state.upper() if f.state != "ok" else "ok", f.what, f.detail) for f in findings]
+    emit([asdict(f) for f in findings], table(("", "what", "detail"), rows), as_json=as_json)
+    if any(finding.state == "fail" for finding in findings):
+        context.exit(1)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Everything, in the order in which a failure would explain the next."""
+    yield _disk(settings)
+    yield _port("Dagster UI", UI_PORT, "/server_info")
+    yield _port("gateway", settings.port, "/healthz")
+    yield from _models(settings)
+    assistants: list[Assistant] = []
+    for file in sorted((project_root() / "assistants").glob(f"*/{FILE_NAME}")):
+        try:
+            assistants.append(load_assistant(file.parent))
+            yield Finding(f"assistant {assistants[-1].name}", "ok", str(file))
+        except LlmopsError as error:
+            yield Finding(f"assistant {file.parent.name}", "fail", str(error))
+    yield from _lakehouse(settings, assistants)
+    yield from _dagster(settings, assistants)
+    yield from _spool(settings)
+
+
+def _disk(settings: Settings) -> Finding:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(settings.home).free / 1e9
+    state: State = "ok" if free >= ENOUGH_DISK_GB else "warn"
+    return Finding("disk", state, f"{free:.0f} GB free in {settings.home} (LLMOPS_HOME)")
+
+
+def _port(what: str, port: int, path: str) -> Finding:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) != 0:
+            return Finding(f"port {port}", "ok", f"free; `make dev` starts the {what} here")
+    try:
+        is_ours = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=3).status_code == 200
+    except httpx.HTTPError:
+        is_ours = False
+    if is_ours:
+        return Finding(f"port {port}", "ok", f"the {what} is running")
+    return Finding(
+        f"port {port}", "fail", f"something else listens where the {what} would; end it or choose another port"
+    )
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    for model in known_models():
+        try:
+            model_folder(settings, model.name, model.role)
+            yield Finding(f"model {model.name}", "ok", model.role)
+        except LlmopsError as error:
+            yield Finding(f"model {model.name}", "fail", str(error))
+
+
+def _lakehouse(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]:
+    try:
+        lakehouse = Lakehouse.open(settings)
+        present = lakehouse.assistants()
+    except LlmopsError as error:
+        yield Finding("lakehouse", "fail", str(error))
+        return
+    yield Finding("lakehouse", "ok", lakehouse.warehouse())
+    for assistant in assistants:
+        pointers = Releases(lakehouse, assistant.name).channels.state() if assistant.name in present else {}
+        if "prod" in pointers:
+            yield Finding(f"release of {assistant.name}", "ok", f"prod serves {pointers['prod'].release_id[:12]}")
+        else:
+            hint = f"none on prod: llmops build --assistant {assistant.folder}"
+            yield Finding(f"release of {assistant.name}", "warn", hint)
+
+
+def _dagster(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]:
+    prepare_instance(settings)
+    with dg.DagsterInstance.get() as instance:
+        beats = [status.last_heartbeat for status in instance.get_daemon_statuses().values() if status.last_heartbeat]
+        newest = max((beat.timestamp for beat in beats), default=0.0)
+        silent = datetime.now(UTC).timestamp() - newest > DAEMON_SILENT.total_seconds()
+        yield Finding(
+            "Dagster daemon",
+            "warn" if silent else "ok",
+            "not running: sensors and schedules do nothing; start it with `make dev`" if silent else "running",
+        )
+        for assistant in assistants:
+            yield _instigators(instance, assistant)
+
+
+def _instigators(instance: dg.DagsterInstance, assistant: Assistant) -> Finding:
+    """Sensors and schedules that somebody switched off."""
+    stopped = {s.instigator_name for s in instance.all_instigator_state() if s.status == InstigatorStatus.STOPPED}
+    definitions = build_definitions(assistant.folder)
+    names = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))}
+    off = sorted(names & stopped)
+    if off:
+        return Finding(f"sensors of {assistant.name}", "warn", f"switched off: {', '.join(off)}")
+    return Finding(f"sensors of {assistant.name}", "ok", f"on: {', '.join(sorted(names))}")
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    oldest: Path | None = None
+    for file in settings.spool.glob("*/*/*"):
+        if file.suffix in {".open", ".jsonl"} and (oldest is None or file.stat().st_mtime < oldest.stat().st_mtime):
+            oldest = file
+    if oldest is None:
+        yield Finding("spool", "ok", "empty: every logged request is in Iceberg")
+        return
+    age = datetime.now(UTC) - datetime.fromtimestamp(oldest.stat().st_mtime, UTC)
+    state: State = "warn" if age > STALE_SPOOL else "ok"
+    hint = "; run `llmops ingest`, with a gateway running" if state == "warn" else ""
+    yield Finding("spool", state, f"oldest row waits for {age.total_seconds() / 60:.0f} minutes{hint}")

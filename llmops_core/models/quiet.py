@@ -1,0 +1,17 @@
+"""Keeps model libraries from writing progress bars and advice to standard error.
+
+Standard error belongs to the commands' own progress; errors come as exceptions.
+"""
+
+import os
+
+
+def quiet_libraries() -> None:
+    """Silence transformers and the hub's client in this process: no progress bars, errors alone."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else a fork later on makes tokenizers warn
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
