@@ -7,19 +7,16 @@ stack of its own: pages nest deeper than Python recurses.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bs4 import BeautifulSoup
-    from bs4.element import PageElement, Tag
+from bs4 import BeautifulSoup
+from bs4.builder import HTMLTreeBuilder
+from bs4.element import CData, NavigableString, PageElement, Tag
+from bs4.exceptions import ParserRejectedMarkup
 
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _DROPPED = {"script", "style", "nav", "template", "noscript", "svg", "head", "iframe", "object"}
-_BLOCKS = {
-    *("address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption").split(),
-    *("figure footer form header hgroup hr html legend li main menu ol p section summary table tbody").split(),
-    *("tfoot thead tr ul").split(),
-    *_HEADINGS,
+_BLOCKS = HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS | {
+    *("body", "caption", "center", "details", "dialog", "legend", "menu", "summary", "tr")
 }
 _MARKUP = re.compile(r"#{1,6}(\s|$)|```|~~~|(=+|-+|\*+|_+)$|>")
 """What Markdown would read as structure at the beginning of a line, though here it is a page's plain words."""
@@ -41,9 +38,6 @@ def html_to_markdown(markup: str) -> tuple[str, str]:
 
     Raises `ValueError` if the parser refuses the page.
     """
-    from bs4 import BeautifulSoup
-    from bs4.exceptions import ParserRejectedMarkup
-
     try:
         soup = BeautifulSoup(markup, "html.parser")
     except (ParserRejectedMarkup, RecursionError) as error:
@@ -51,7 +45,7 @@ def html_to_markdown(markup: str) -> tuple[str, str]:
     return _title(soup), _Writer().write(soup)
 
 
-def _title(soup: "BeautifulSoup") -> str:
+def _title(soup: BeautifulSoup) -> str:
     titles = (tag for tag in soup.find_all("title") if not tag.find_parent("svg"))
     for tag in (next(titles, None), soup.find("h1")):
         if tag and (name := " ".join(tag.get_text().split())):
@@ -67,7 +61,7 @@ class _Writer:
         self.inline: list[str] = []
         self.frames = [_Frame()]
 
-    def write(self, root: "Tag") -> str:
+    def write(self, root: Tag) -> str:
         for node, entering in _walk(root):
             if isinstance(node, str):
                 self.inline.append(re.sub(r"\s+", " ", node))
@@ -83,7 +77,7 @@ class _Writer:
         self.end_block()
         return self.text()
 
-    def frame(self, tag: "Tag") -> _Frame:
+    def frame(self, tag: Tag) -> _Frame:
         """The frame of a block: headings, list items and rows have their own, other blocks that of their parent."""
         outer = self.frames[-1]
         if tag.name in _HEADINGS:
@@ -133,10 +127,8 @@ class _Writer:
         return "".join(parts) + ("\n" if parts else "")
 
 
-def _walk(root: "Tag") -> Iterator[tuple["Tag | str", bool]]:
+def _walk(root: Tag) -> Iterator[tuple[Tag | str, bool]]:
     """Yield strings, and tags twice: (tag, True) before what they hold and (tag, False) after it; `pre` and `br` once."""
-    from bs4.element import CData, NavigableString, Tag
-
     stack: list[tuple[PageElement, bool]] = [(child, True) for child in reversed(root.contents)]
     while stack:
         node, entering = stack.pop()

@@ -58,11 +58,11 @@ def read_all(sources: Iterable[Source]) -> Iterator[Document | Rejected]:
         for item in source.read():
             if isinstance(item, Document):
                 place = f"{item.uri} ({item.source})"
-                first = places.setdefault(item.document_id, place)
-                if first != place:
+                if first := places.get(item.document_id):
                     reason = f"document_id {item.document_id!r} is taken: first {first}, again {place}"
                     yield Rejected(item.source, item.uri, reason)
                     continue
+                places[item.document_id] = place
             yield item
 
 

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from llmops_core.assistant import JsonlSource as JsonlSection
 from llmops_core.corpus.decoding import decode_utf8, text_problem
@@ -52,7 +53,7 @@ class JsonlSource:
     def _fields(self) -> list[str]:
         return [self._section.id, self._section.title, self._section.text]
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> BufferedReader:
         try:
             if self._file.exists() and not self._file.is_file():
                 raise SourceError(f"Source {self.name}: {self._file} is not a file. Name one in sources.path")
