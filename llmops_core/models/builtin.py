@@ -57,7 +57,17 @@ class BuiltinModel:
         return f"{self.package}=={self.version}"
 
     @property
-    def files_hash(self) -> str:
+    def reference(self) -> str:
+        """How `assistant.yaml` names it."""
+        return self.name
+
+    @property
+    def folder_name(self) -> str:
+        """Name of its folder below the models folder."""
+        return self.name
+
+    @property
+    def made_from(self) -> str:
         """Content hash over all pinned files and the way they are converted."""
         return content_hash({"files": {f.name: f.sha256 for f in self.files}, "convert": self.convert})
 

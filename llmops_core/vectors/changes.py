@@ -132,8 +132,8 @@ def _write(
     first = next(batches, None)
     if first is None:
         return dataset
-    whole = dataset is None or fresh
-    schema = arrow_schema(dimension_of(first) if whole else dataset.schema.field(VECTOR).type.list_size)
+    new = dataset is None or fresh
+    schema = arrow_schema(dimension_of(first)) if new else _schema(dataset)
     reader = pa.RecordBatchReader.from_batches(schema, missing.arrow(chain([first], batches), schema))
     options = storage_options()
     with missing.own_errors(), readable(location):
@@ -149,6 +149,10 @@ def _write(
         if written.version != dataset.version + 1:
             raise conflict(location)
         return written
+
+
+def _schema(dataset: "LanceDataset") -> pa.Schema:
+    return arrow_schema(dataset.schema.field(VECTOR).type.list_size)
 
 
 def _delete(location: TableLocation, dataset: "LanceDataset", row_ids: list[int]) -> None:

@@ -104,7 +104,7 @@ class VectorIndex:
         dataset = self._location.open()
         if dataset is None and self._location.folder is not None and self._location.folder.exists():
             raise corrupt(self._location, "it has no manifest")
-        if dataset is None or version not in self._tags(dataset):
+        if dataset is None or version not in self._tagged(dataset):
             raise NotFoundError(
                 f"There is no version {version} of {self._location}. Build it: llmops build, or an older one:"
                 " llmops index rebuild --as-of <time> (or --release <release_id>)"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from llmops_core.errors import InvalidRequestError
@@ -21,7 +22,6 @@ from llmops_core.vectors.rows import COLUMNS, SEARCH_TEXT, VECTOR
 from llmops_core.vectors.storage import readable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from lance import LanceDataset
 
 # Fetched beyond k at first, so that most searches see a worse candidate at once.
@@ -140,17 +140,17 @@ def cosine_similarities(query: NDArray[np.float32], vectors: NDArray[np.float32]
     return [dot / math.sqrt(length * other) for dot, other in zip(dots, lengths, strict=True)]
 
 
-def _best(found: "pa.Table", scores: Sequence[float], k: int) -> list[Hit]:
+def _best(found: pa.Table, scores: Sequence[float], k: int) -> list[Hit]:
     ids = found["chunk_id"].to_pylist()
     order = sorted(range(len(ids)), key=lambda place: (-scores[place], ids[place]))[:k]
-    rows = found.select(COLUMNS).take(order).to_pylist()
+    rows = found.select(COLUMNS).take(pa.array(order, pa.int64())).to_pylist()
     return [
         Hit(**{**row, "heading_path": tuple(row["heading_path"])}, score=scores[place])
         for row, place in zip(rows, order, strict=True)
     ]
 
 
-def _matrix(rows: "pa.Table") -> NDArray[np.float32]:
+def _matrix(rows: pa.Table) -> NDArray[np.float32]:
     """The vectors of rows, (n, dimension)."""
     column = rows[VECTOR].combine_chunks()
     flat: NDArray[np.float32] = column.flatten().to_numpy()

@@ -1,0 +1,118 @@
+"""Reads at snapshots, writes with provenance, compare-and-set."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from llmops_core.errors import ConflictError, NotFoundError
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import LakeTable, Provenance
+from llmops_core.version import code_version
+
+RUN = Provenance("run-1", {"corpus_documents": 7})
+
+
+def documents(*ids: str, text: str = "t") -> pl.DataFrame:
+    rows = [
+        {
+            "document_id": i,
+            "document_hash": text,
+            "title": i,
+            "text": text,
+            "uri": i,
+            "media_type": "text/plain",
+            "source": "s",
+            "changed_at": datetime.now(UTC),
+        }
+        for i in ids
+    ]
+    return pl.DataFrame(rows)
+
+
+@pytest.fixture
+def table(lakehouse: Lakehouse) -> LakeTable:
+    return lakehouse.table("helper", "corpus_documents")
+
+
+def ids(table: LakeTable, snapshot: int | None = None) -> list[str]:
+    return sorted(table.read(snapshot)["document_id"])
+
+
+def test_an_older_snapshot_reads_as_it_was(table: LakeTable) -> None:
+    first = table.append(documents("a", "b"), RUN)
+    second = table.replace("document_id", ["a"], documents("c"), RUN)
+    assert (ids(table, first), ids(table, second), ids(table)) == (["a", "b"], ["b", "c"], ["b", "c"])
+
+
+def test_rows_and_snapshots_say_who_wrote_them_from_what(table: LakeTable) -> None:
+    table.append(documents("a"), RUN)
+    row = table.scan().collect().row(0, named=True)
+    assert (row["run_id"], row["code_version"]) == ("run-1", code_version())
+    snapshot = table.load().current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    assert snapshot.summary["llmops.run_id"] == "run-1"
+    assert snapshot.summary["llmops.read.corpus_documents"] == "7"
+
+
+def test_writing_nothing_makes_no_snapshot(table: LakeTable) -> None:
+    first = table.append(documents("a"), RUN)
+    assert table.append(documents("a").head(0), RUN) == first
+    assert table.snapshot_id() == first
+
+
+def test_a_table_that_was_never_written_reads_as_empty(table: LakeTable) -> None:
+    assert table.snapshot_id() is None
+    assert table.read().is_empty()
+    assert table.read().columns == table.spec.frame_schema.names()
+
+
+def test_a_snapshot_that_is_gone_says_so(table: LakeTable) -> None:
+    table.append(documents("a"), RUN)
+    with pytest.raises(NotFoundError, match="no longer retained"):
+        table.read(12345)
+
+
+def test_a_table_that_does_not_exist_names_the_command_that_makes_it(lakehouse: Lakehouse) -> None:
+    with pytest.raises(NotFoundError, match="llmops build"):
+        lakehouse.table("nobody", "corpus_documents").read()
+    with pytest.raises(NotFoundError, match="corpus_documents, corpus_rejected"):
+        lakehouse.table("helper", "corpus_nonsense")
+
+
+def test_preparing_twice_changes_nothing(lakehouse: Lakehouse) -> None:
+    assert lakehouse.prepare("helper") == []
+
+
+def test_a_column_that_an_old_table_lacks_is_added(lakehouse: Lakehouse, table: LakeTable) -> None:
+    table.append(documents("a"), RUN)
+    with table.load().update_schema(allow_incompatible_changes=True) as update:
+        update.delete_column("uri")
+    assert lakehouse.prepare("helper") == ["corpus_documents: column uri added"]
+    assert table.read()["uri"].to_list() == [None]
+
+
+def test_rows_and_marks_are_one_commit(lakehouse: Lakehouse) -> None:
+    table = lakehouse.table("helper", "release_events")
+    table.append(table.read(), RUN, marks={"spool.g1": "4"})
+    assert table.property("spool.g1") == "4"
+
+
+def test_of_many_movers_of_one_snapshot_one_wins(lakehouse: Lakehouse) -> None:
+    table = lakehouse.table("helper", "prompts_versions")
+    row = {"name": "p", "version": 1, "hash": "h", "text": "t", "author": "a", "message": "m"}
+    frame = pl.DataFrame([{**row, "created_at": datetime.now(UTC)}])
+
+    def move(_: int) -> bool:
+        try:
+            lakehouse.table("helper", "prompts_versions").append_after(frame, RUN, None)
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        won = list(threads.map(move, range(8)))
+    assert sum(won) == 1
+    assert table.read().height == 1

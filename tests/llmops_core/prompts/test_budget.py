@@ -1,0 +1,72 @@
+"""The token budget: what gives way, in which order, and what is said about it."""
+
+import pytest
+
+from llmops_core.engines.chat import Message
+from llmops_core.errors import ContextOverflowError
+from llmops_core.prompts.budget import TOKENS_PER_MESSAGE, Material, Rendered, render_within
+from llmops_core.prompts.template import PromptTemplate
+from llmops_core.vectors.hit import Hit
+
+TEMPLATE = PromptTemplate(
+    "answer",
+    "{% block system %}s{% endblock %}{% block user %}"
+    "{% for c in chunks %}{{ c.text }} {% endfor %}{% for f in features %}{{ f }} {% endfor %}{{ question }}{% endblock %}",
+)
+
+
+class Words:
+    """Counts words."""
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+
+def hit(number: int) -> Hit:
+    return Hit(f"c{number}", "d", "t", (), "five words in each chunk", 0, 24, 1.0)
+
+
+MATERIAL = Material(
+    "helper",
+    "why though",
+    history=(Message("user", "one two three"), Message("assistant", "four five six")),
+    chunks=(hit(1), hit(2), hit(3)),
+    features={"plan": "pro"},
+)
+# 3 chunks of 5 words, 6 words of history, 1 feature, 2 of question, 1 of system, and 4 messages.
+FULL = 15 + 6 + 1 + 2 + 1 + 4 * TOKENS_PER_MESSAGE
+
+
+def within(room: int, *budget: str) -> Rendered:
+    return render_within(TEMPLATE, MATERIAL, budget=budget, room=room, counter=Words())
+
+
+def test_what_fits_is_left_whole() -> None:
+    rendered = within(FULL, "chunks", "history", "features")
+    assert (rendered.tokens, rendered.cut, len(rendered.chunks)) == (FULL, {}, 3)
+    assert [m.role for m in rendered.messages] == ["system", "user", "assistant", "user"]
+
+
+def test_the_worst_chunks_go_first_if_chunks_are_named_first() -> None:
+    rendered = within(FULL - 6, "chunks", "history", "features")
+    assert rendered.cut == {"chunks": 2}
+    assert [c.chunk_id for c in rendered.chunks] == ["c1"]
+
+
+def test_the_oldest_turns_go_first_if_history_is_named_first() -> None:
+    rendered = within(FULL - 1, "history", "chunks")
+    assert rendered.cut == {"history": 1}
+    assert rendered.messages[1] == Message("assistant", "four five six")
+
+
+def test_the_next_part_gives_way_when_the_first_is_used_up() -> None:
+    assert within(1 + 2 + 2 * TOKENS_PER_MESSAGE, "chunks", "history", "features").cut == {
+        "chunks": 3,
+        "history": 2,
+        "features": 1,
+    }
+
+
+def test_a_part_that_is_not_named_is_never_cut() -> None:
+    with pytest.raises(ContextOverflowError, match="Shorten the question"):
+        within(FULL - 16, "chunks")

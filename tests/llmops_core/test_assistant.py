@@ -1,0 +1,76 @@
+"""assistant.yaml: what is allowed, and how clearly it says what is not."""
+
+from pathlib import Path
+
+import pytest
+
+from llmops_core.assistant import Assistant, load_assistant
+from llmops_core.errors import ConfigError
+
+MINIMAL = "name: helper\nsources: [{type: python_topics}]\n"
+
+
+def load(folder: Path, text: str) -> Assistant:
+    (folder / "assistant.yaml").write_text(text, encoding="utf-8")
+    return load_assistant(folder)
+
+
+def test_name_and_sources_are_enough(tmp_path: Path) -> None:
+    assistant = load(tmp_path, MINIMAL)
+    assert (assistant.chunking.size, assistant.retrieval.mode, assistant.embedder.model) == (128, "hybrid", "minilm")
+
+
+def test_the_documented_example_is_valid(tmp_path: Path) -> None:
+    text = """
+name: python_help
+sources:
+  - {type: python_topics}
+  - {type: folder, path: docs/, glob: "**/*.md"}
+  - {type: jsonl, path: corpus.jsonl, id: doc_id, title: title, text: text}
+chunking: {size: 128, overlap: 32}
+embedder: {model: minilm}
+retrieval: {mode: hybrid, top_k: 5, reranker: {model: ms-marco-minilm, pool: 10}}
+generator: {engine: local, model: smollm2-135m-instruct, max_tokens: 128, temperature: 0}
+prompt: {template: prompts/answer.jinja, budget: [chunks, history, features]}
+evaluation:
+  cases: cases.jsonl
+  gate: {min_cases: 100, alpha: 0.05, rules: [{metric: recall_at_5, mode: not_worse, margin: 0.02}]}
+release: {approval: required, index_only: automatic, canary: {share: 0.1, min_requests: 200, max_hours: 24}}
+triggers: {documents: {every_minutes: 10}}
+retention: {log_days: 30, index_days: 30}
+"""
+    assistant = load(tmp_path, text)
+    assert assistant.evaluation.gate.rules[0].margin == 0.02
+    assert assistant.path("docs/") == (tmp_path / "docs").resolve()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", ["not valid YAML", "line 1"]),
+        ("- 1", ["expected keys and values"]),
+        (MINIMAL + "retrieval: {mod: dense}", ["retrieval.mod: unknown key", "mode, top_k"]),
+        (MINIMAL + "foo: 1", ["foo: unknown key", "name, sources"]),
+        (MINIMAL + "folder: /tmp", ["folder: unknown key"]),
+        (MINIMAL + "retrieval: {mode: sparse}", ["retrieval.mode", "'dense', 'full_text' or 'hybrid'", "'sparse'"]),
+        (MINIMAL + "chunking: {size: many}", ["chunking.size", "valid integer", "'many'"]),
+        (MINIMAL + "chunking: {size: 32, overlap: 31}", ["overlap (31) must be at most half of size (32)"]),
+        (MINIMAL + "generator: {engine: openai}", ["engine openai needs base_url"]),
+        (MINIMAL + "prompt: {budget: [chunks, chunks]}", ["each of chunks, history, features at most once"]),
+        ("name: helper", ["sources: is required"]),
+        ("name: My Bot\nsources: [{type: python_topics}]", ["lower-case letters"]),
+        ("name: a\nsources: [{type: pdf}]", ["sources.0", "'python_topics', 'folder', 'jsonl'"]),
+        ("name: a\nsources: [{type: folder, path: x, globb: y}]", ["sources.0.globb: unknown key", "type, path, glob"]),
+    ],
+)
+def test_an_error_names_file_key_and_what_is_allowed(tmp_path: Path, text: str, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert str(tmp_path / "assistant.yaml") in str(caught.value)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="llmops init NAME --docs DIR"):
+        load_assistant(tmp_path)

@@ -1,0 +1,101 @@
+"""Damaged files are told from missing versions, with the way out, and a fresh build repairs."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmops_core.errors import IndexCorruptError, NotFoundError
+from llmops_core.vectors.index import IndexSettings, VectorIndex
+
+FLAT = IndexSettings()
+
+
+def _files(table: Path, pattern: str) -> list[Path]:
+    files = [file for file in table.glob(pattern) if file.is_file()]
+    assert files
+    return files
+
+
+def _delete(pattern: str) -> Callable[[Path], None]:
+    return lambda table: [file.unlink() for file in _files(table, pattern)] and None
+
+
+def _garble(pattern: str) -> Callable[[Path], None]:
+    return lambda table: [file.write_bytes(os.urandom(file.stat().st_size)) for file in _files(table, pattern)] and None
+
+
+def _truncate(pattern: str) -> Callable[[Path], None]:
+    return lambda table: [os.truncate(file, file.stat().st_size // 2) for file in _files(table, pattern)] and None
+
+
+DAMAGES = {
+    "data files deleted": _delete("data/*"),
+    "data files garbled": _garble("data/*"),
+    "data files torn": _truncate("data/*"),
+    "manifests deleted": _delete("_versions/*"),
+    "manifests garbled": _garble("_versions/*"),
+    "manifests torn": _truncate("_versions/*"),
+    "manifests emptied": lambda table: [file.write_bytes(b"") for file in _files(table, "_versions/*")] and None,
+    "indexes deleted": _delete("_indices/*/*"),
+    "indexes garbled": _garble("_indices/*/*"),
+    "tags garbled": _garble("_refs/tags/*"),
+    "deletions garbled": _garble("_deletions/*"),
+    "deletions deleted": _delete("_deletions/*"),
+}
+
+
+@pytest.fixture
+def built(tmp_path: Path, make_row: Any, batches: Any) -> VectorIndex:
+    index = VectorIndex(str(tmp_path), "t")
+    index.build(batches([make_row(n) for n in range(60)]), "v1", FLAT)
+    index.build(batches([make_row(n) for n in range(3, 62)]), "v2", FLAT)
+    return index
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damage_is_found_on_opening_and_repaired_by_a_fresh_build(
+    built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any, damage: Callable[[Path], None]
+) -> None:
+    damage(tmp_path / "t.lance")
+    with pytest.raises(IndexCorruptError, match="llmops index rebuild"):
+        built.open("v2")
+    rows = [make_row(n) for n in range(3, 62)]
+    built.build(batches(rows), "v2", FLAT, fresh=True)
+    reader = built.open("v2")
+    assert reader.rows == 59
+    assert reader.dense(reader.vectors(1)[0], 59) == reader.exact(reader.vectors(1)[0], 59)
+    assert built.build(batches(rows[1:]), "v3", FLAT).deleted == 1
+
+
+def test_a_folder_that_is_gone_has_no_version(built: VectorIndex, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "t.lance")
+    with pytest.raises(NotFoundError, match="no version v1"):
+        built.open("v1")
+
+
+def test_repairing_one_version_leaves_the_others(built: VectorIndex, make_row: Any, batches: Any) -> None:
+    reader = built.open("v1")
+    before = reader.dense(reader.vectors(1)[0], 60)
+    built.build(batches([make_row(n) for n in range(3, 62)]), "v2", FLAT, fresh=True)
+    assert built.open("v1").dense(reader.vectors(1)[0], 60) == reader.dense(reader.vectors(1)[0], 60) == before
+
+
+def test_damage_after_opening_is_told_by_the_search(built: VectorIndex, tmp_path: Path, query_vector: Any) -> None:
+    reader = built.open("v2")
+    for file in _files(tmp_path / "t.lance", "data/*"):
+        file.unlink()
+    with pytest.raises(IndexCorruptError, match=r"version v2 of the vector index.*llmops index rebuild"):
+        reader.dense(query_vector(0), 59)
+
+
+def test_a_build_on_a_damaged_table_says_so_and_does_not_delete(
+    built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any
+) -> None:
+    DAMAGES["manifests garbled"](tmp_path / "t.lance")
+    with pytest.raises(IndexCorruptError, match="llmops index rebuild"):
+        built.build(batches([make_row(1)]), "v3", FLAT)
+    assert _files(tmp_path / "t.lance", "data/*")
