@@ -45,4 +45,5 @@ class Embedder(Protocol):
 def l2_normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale each row of (n, dimension) to length 1 in float32; a zero row stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32, copy=False)
+    result: NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return result.astype(np.float32, copy=False)
