@@ -147,7 +147,10 @@ class VectorIndex:
 
     def _open_to_write(self, *, fresh: bool) -> "LanceDataset | None":
         try:
-            return self._location.open()
+            dataset = self._location.open()
+            if dataset is not None:
+                self._tagged(dataset)
+            return dataset
         except IndexCorruptError:
             if not fresh:
                 raise

@@ -28,7 +28,7 @@ def make_row() -> MakeRow:
             "chunk_id": f"{number:032x}",
             "document_id": f"document-{number % 7}",
             "title": "Guide",
-            "heading_path": ["Part", f"Section {seed.randint(0, 3)}"],
+            "heading_path": ["Part", seed.choice(("Setup", "Usage", "Limits"))],
             "text": text,
             "char_start": char_start,
             "char_end": char_start + len(text),

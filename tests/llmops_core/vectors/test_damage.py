@@ -20,32 +20,27 @@ def _files(table: Path, pattern: str) -> list[Path]:
     return files
 
 
-def _delete(pattern: str) -> Callable[[Path], None]:
-    return lambda table: [file.unlink() for file in _files(table, pattern)] and None
-
-
-def _garble(pattern: str) -> Callable[[Path], None]:
-    return lambda table: [file.write_bytes(os.urandom(file.stat().st_size)) for file in _files(table, pattern)] and None
-
-
-def _truncate(pattern: str) -> Callable[[Path], None]:
-    return lambda table: [os.truncate(file, file.stat().st_size // 2) for file in _files(table, pattern)] and None
-
-
-DAMAGES = {
-    "data files deleted": _delete("data/*"),
-    "data files garbled": _garble("data/*"),
-    "data files torn": _truncate("data/*"),
-    "manifests deleted": _delete("_versions/*"),
-    "manifests garbled": _garble("_versions/*"),
-    "manifests torn": _truncate("_versions/*"),
-    "manifests emptied": lambda table: [file.write_bytes(b"") for file in _files(table, "_versions/*")] and None,
-    "indexes deleted": _delete("_indices/*/*"),
-    "indexes garbled": _garble("_indices/*/*"),
-    "tags garbled": _garble("_refs/tags/*"),
-    "deletions garbled": _garble("_deletions/*"),
-    "deletions deleted": _delete("_deletions/*"),
+Damage = Callable[[Path], object]
+DAMAGES: dict[str, tuple[str, Damage]] = {
+    "data files deleted": ("data/*", Path.unlink),
+    "data files garbled": ("data/*", lambda file: file.write_bytes(os.urandom(file.stat().st_size))),
+    "data files torn": ("data/*", lambda file: os.truncate(file, file.stat().st_size // 2)),
+    "manifests deleted": ("_versions/*", Path.unlink),
+    "manifests garbled": ("_versions/*", lambda file: file.write_bytes(os.urandom(file.stat().st_size))),
+    "manifests torn": ("_versions/*", lambda file: os.truncate(file, file.stat().st_size // 2)),
+    "manifests emptied": ("_versions/*", lambda file: file.write_bytes(b"")),
+    "indexes deleted": ("_indices/*/*", Path.unlink),
+    "indexes garbled": ("_indices/*/*", lambda file: file.write_bytes(os.urandom(file.stat().st_size))),
+    "tags garbled": ("_refs/tags/*", lambda file: file.write_bytes(os.urandom(file.stat().st_size))),
+    "deletions garbled": ("_deletions/*", lambda file: file.write_bytes(os.urandom(file.stat().st_size))),
+    "deletions deleted": ("_deletions/*", Path.unlink),
 }
+
+
+def _damage(table: Path, name: str) -> None:
+    pattern, damage = DAMAGES[name]
+    for file in _files(table, pattern):
+        damage(file)
 
 
 @pytest.fixture
@@ -56,11 +51,11 @@ def built(tmp_path: Path, make_row: Any, batches: Any) -> VectorIndex:
     return index
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_found_on_opening_and_repaired_by_a_fresh_build(
-    built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any, damage: Callable[[Path], None]
+    built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any, damage: str
 ) -> None:
-    damage(tmp_path / "t.lance")
+    _damage(tmp_path / "t.lance", damage)
     with pytest.raises(IndexCorruptError, match="llmops index rebuild"):
         built.open("v2")
     rows = [make_row(n) for n in range(3, 62)]
@@ -95,7 +90,7 @@ def test_damage_after_opening_is_told_by_the_search(built: VectorIndex, tmp_path
 def test_a_build_on_a_damaged_table_says_so_and_does_not_delete(
     built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any
 ) -> None:
-    DAMAGES["manifests garbled"](tmp_path / "t.lance")
+    _damage(tmp_path / "t.lance", "manifests garbled")
     with pytest.raises(IndexCorruptError, match="llmops index rebuild"):
         built.build(batches([make_row(1)]), "v3", FLAT)
     assert _files(tmp_path / "t.lance", "data/*")

@@ -124,7 +124,7 @@ def test_versions_come_oldest_first_and_can_be_forgotten(index: VectorIndex, mak
     index.delete_version("b")
     index.delete_version("b")
     assert index.versions() == ["a"]
-    with pytest.raises(NotFoundError, match="no version b.*llmops index rebuild"):
+    with pytest.raises(NotFoundError, match=r"no version b.*llmops index rebuild"):
         index.open("b")
 
 
@@ -154,7 +154,6 @@ def test_nothing_to_index_is_said(index: VectorIndex, make_row: Any, batches: An
     with pytest.raises(EmptyCorpusError, match="not one chunk"):
         index.build(iter([]), "v2", FLAT)
     assert index.open("v1").rows == 1
-
 
 
 @pytest.mark.parametrize(
