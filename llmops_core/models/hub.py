@@ -1,5 +1,7 @@
 """Fetches a model of the Hugging Face hub at its pinned commit."""
 
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 from llmops_core.errors import ModelError
@@ -20,16 +22,20 @@ def download_snapshot(model: HubModel, folder: Path) -> None:
     disable_progress_bars()
     try:
         names = list_repo_files(model.repo, revision=model.commit)
-        pickles = ["*.bin", "*.pt", "*.pth"] if any(name.endswith(".safetensors") for name in names) else []
-        snapshot_download(
-            model.repo, revision=model.commit, local_dir=folder, ignore_patterns=[*_OTHER_RUNTIMES, *pickles]
-        )
+        pickles = ("*.bin", "*.pt", "*.pth") if any(name.endswith(".safetensors") for name in names) else ()
+        unwanted = [*_OTHER_RUNTIMES, *pickles]
+        snapshot_download(model.repo, revision=model.commit, local_dir=folder, ignore_patterns=unwanted)
+        # A hub that goes away in between makes the client return the folder as it is, without an error.
+        for name in names:
+            if not any(fnmatch(name, pattern) for pattern in unwanted):
+                (folder / name).stat()
     except Exception as error:  # the hub's client raises its own, its HTTP library's and OS errors alike
         raise ModelError(
             f"hf:{model.repo}@{model.commit} cannot be downloaded: {type(error).__name__}: {_first_line(error)}. The hub"
             " must be reachable (HF_ENDPOINT, HF_TOKEN for closed models) and HF_HUB_OFFLINE unset; or copy the model"
             " into a folder and name it path:<folder>"
         ) from error
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes about the download
 
 
 def _first_line(error: Exception) -> str:
