@@ -1,12 +1,13 @@
 """`index_build`: documents to release; `release_create`: its last step alone."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops_assets.house import asset_key
 from llmops_core.assistant import Assistant
 
 
-def index_build(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
+def index_build(assistant: Assistant) -> UnresolvedAssetJobDefinition:
     """Everything from the sources to a release, for one embedder revision (the partition)."""
     keys = [
         asset_key(assistant, group, noun)
@@ -28,7 +29,7 @@ def index_build(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
     )
 
 
-def release_create(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
+def release_create(assistant: Assistant) -> UnresolvedAssetJobDefinition:
     """A release of what is built already and the present prompt and configuration."""
     return dg.define_asset_job(
         "release_create",

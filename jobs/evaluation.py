@@ -1,6 +1,7 @@
 """`evaluation_score`: cases, results and report of a release, and its nightly schedule."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops_assets.house import asset_key
 from llmops_core.assistant import Assistant
@@ -8,7 +9,7 @@ from llmops_core.assistant import Assistant
 CRON = "0 2 * * *"
 
 
-def evaluation_score(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
+def evaluation_score(assistant: Assistant) -> UnresolvedAssetJobDefinition:
     """Scores a release; run config names it, the newest on dev by default."""
     keys = [asset_key(assistant, "evaluation", noun) for noun in ("cases", "results", "reports")]
     return dg.define_asset_job(
@@ -18,7 +19,7 @@ def evaluation_score(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
     )
 
 
-def evaluation_nightly(job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def evaluation_nightly(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """Every night at two."""
     return dg.ScheduleDefinition(
         name="evaluation_nightly",

@@ -1,6 +1,7 @@
 """`traffic_ingest`: the request log into Iceberg, and its schedule."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops_assets.house import asset_key
 from llmops_core.assistant import Assistant
@@ -11,7 +12,7 @@ CRON = "*/5 * * * *"
 NOUNS = ("requests", "feedback")
 
 
-def traffic_ingest(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
+def traffic_ingest(assistant: Assistant) -> UnresolvedAssetJobDefinition:
     """Takes what the gateways have shipped, each row exactly once."""
     return dg.define_asset_job(
         "traffic_ingest",
@@ -20,7 +21,7 @@ def traffic_ingest(assistant: Assistant) -> dg.UnresolvedAssetJobDefinition:
     )
 
 
-def traffic_every_five_minutes(assistant: Assistant, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def traffic_every_five_minutes(assistant: Assistant, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """Every five minutes, skipped while there is nothing to take."""
 
     @dg.schedule(

@@ -86,8 +86,8 @@ class Gateway:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        self._spools.start()
         await asyncio.to_thread(self.releases.start)
+        await asyncio.to_thread(self._spools.start, self.releases.watch.assistants())
         yield
         await asyncio.gather(*self._logging)
         await self._session.close()

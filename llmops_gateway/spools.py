@@ -2,11 +2,14 @@
 
 import logging
 import threading
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from llmops_core.errors import LlmopsError, SpoolError
+from llmops_core.errors import SpoolError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings
+from llmops_core.traffic.folder import abandoned
 from llmops_core.traffic.ingest import taken_by_all
 from llmops_core.traffic.shipping import Shipper
 from llmops_core.traffic.spool import SpoolWriter
@@ -29,17 +32,23 @@ class Spools:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spool-shipper", daemon=True)
 
-    def start(self) -> None:
-        """Begin to ship."""
+    def start(self, assistants: Iterable[str]) -> None:
+        """Open the spools of these assistants, so that what the last run left is shipped, and begin to ship."""
+        for assistant in assistants:
+            try:
+                self.of(assistant)
+            except SpoolError as error:
+                log.error("%s: nothing can be logged, so nothing is served: %s", assistant, error)
         self._thread.start()
 
     def stop(self) -> None:
-        """Seal everything and ship it once more."""
+        """Seal and ship everything, also what other gateways that are gone left behind."""
         self._stop.set()
         self._thread.join()
         for writer in self._writers.values():
             writer.close()
-        self._ship()
+        for assistant in self._writers:
+            self._guarded(assistant, self._ship_abandoned)
 
     def of(self, assistant: str) -> SpoolWriter:
         """The spool of an assistant, ready to be written to; raises `SpoolError` with the reason if it is not."""
@@ -65,29 +74,42 @@ class Spools:
         return {name: str(writer.last_error) for name, writer in self._writers.items() if not writer.healthy()}
 
     def _run(self) -> None:
-        since_forget = 0.0
+        forgotten_at = time.monotonic()
         while not self._stop.wait(SHIP_EVERY_S):
-            self._ship()
-            since_forget += SHIP_EVERY_S
-            if since_forget >= FORGET_EVERY_S:
-                since_forget = 0.0
-                self._forget()
+            for assistant in list(self._writers):
+                self._guarded(assistant, self._ship)
+            if time.monotonic() - forgotten_at > FORGET_EVERY_S:
+                forgotten_at = time.monotonic()
+                for assistant in list(self._writers):
+                    self._guarded(assistant, self._forget)
+                    self._guarded(assistant, self._ship_abandoned)
 
-    def _ship(self) -> None:
-        for assistant, writer in list(self._writers.items()):
-            try:
-                if assistant not in self._shippers:
-                    filesystem, root = Lakehouse.open(self._settings).spool()
-                    self._shippers[assistant] = Shipper(writer.folder, filesystem, root, assistant)
-                self._shippers[assistant].ship()
-            except LlmopsError as error:
-                log.warning("%s: the request log is not shipped: %s", assistant, error)
+    def _guarded(self, assistant: str, work: Callable[[str], None]) -> None:
+        try:
+            work(assistant)
+        except Exception as error:  # storage, catalog and drivers raise what they like; the rows wait on local disk
+            log.warning("%s: the request log is not shipped, and waits on local disk: %s", assistant, error)
 
-    def _forget(self) -> None:
-        for assistant, shipper in list(self._shippers.items()):
-            try:
-                lakehouse = Lakehouse.open(self._settings)
-                tables = [lakehouse.table(assistant, name) for name in ("traffic_requests", "traffic_feedback")]
-                shipper.forget(taken_by_all(tables, self._writers[assistant].gateway_id))
-            except LlmopsError as error:
-                log.warning("%s: ingested segments stay on local disk: %s", assistant, error)
+    def _ship(self, assistant: str) -> None:
+        if assistant not in self._shippers:
+            filesystem, root = Lakehouse.open(self._settings).spool()
+            self._shippers[assistant] = Shipper(self._writers[assistant].folder, filesystem, root, assistant)
+        self._shippers[assistant].ship()
+
+    def _forget(self, assistant: str) -> None:
+        shipper = self._shippers.get(assistant)
+        if shipper:
+            shipper.forget(self._taken(assistant, self._writers[assistant].gateway_id))
+
+    def _ship_abandoned(self, assistant: str) -> None:
+        """Ship what gateways that are gone left on this disk; a killed one may never come back under its name."""
+        filesystem, root = Lakehouse.open(self._settings).spool()
+        for folder in abandoned(self._settings.spool, assistant):
+            shipper = Shipper(folder, filesystem, root, assistant)
+            shipper.ship()
+            shipper.forget(self._taken(assistant, folder.gateway_id))
+
+    def _taken(self, assistant: str, gateway_id: str) -> int:
+        lakehouse = Lakehouse.open(self._settings)
+        tables = [lakehouse.table(assistant, name) for name in ("traffic_requests", "traffic_feedback")]
+        return taken_by_all(tables, gateway_id)

@@ -7,6 +7,7 @@ right. Looking is cheap while nothing happens: names, sizes and times first; byt
 import json
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops_assets.house import asset_key
 from llmops_assets.index.partitions import embedder_models
@@ -18,7 +19,7 @@ from llmops_core.errors import SourceError
 MAX_ATTEMPTS = 3
 
 
-def documents_changed(assistant: Assistant, job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
     """One build for each embedder that the assistant keeps up to date."""
     documents = asset_key(assistant, "corpus", "documents")
 

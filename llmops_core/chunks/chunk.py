@@ -3,19 +3,20 @@
 import re
 from dataclasses import dataclass
 
-_LONGEST_HEADING = 400
-"""Characters of a line that may still be a heading; the bound keeps one endless line from being scanned for each chunk."""
+_RULE = r"[!-/:-@\[-`{-~]"
 _HEADING = re.compile(
     rf"""
-    \s* (?:
-        [ ]{{0,3}} \#{{1,6}} [ \t]+ (?P<atx> [^\r\n]{{1,{_LONGEST_HEADING}}} )
-      | (?: (?P<over> [!-/:-@\[-`{{-~] ) (?P=over)+ [ \t]* (?:\r\n|\r|\n) )?
-        (?P<underlined> [^\r\n]{{1,{_LONGEST_HEADING}}} ) (?:\r\n|\r|\n)
-        (?P<under> [!-/:-@\[-`{{-~] ) (?P=under)+
-    ) [ \t]* (?: \r\n | \r | \n | \Z )
+    \s*+ (?:
+        \#{{1,6}} [ \t]++ (?P<atx> [^\r\n]{{1,400}}+ )
+      | (?: (?P<over> {_RULE} ) (?P=over){{1,400}}+ [ \t]*+ (?:\r\n|\r|\n) )?
+        (?P<underlined> [^\r\n]{{1,400}}+ ) (?:\r\n|\r|\n)
+        (?P<under> {_RULE} ) (?P=under){{1,400}}+ [ \t]*+
+    ) (?: \r\n | \r | \n | \Z )
     """,
     re.VERBOSE,
 )
+"""A heading of Markdown or reStructuredText. Bounded and without backtracking: one endless line must not be scanned for
+each chunk that is cut out of it."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,13 @@ def header_parts(title: str, heading_path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def leading_headings(text: str, parts: tuple[str, ...], start: int = 0) -> int:
-    """Find where the text from `start` on begins once headings that are among `parts` are passed; `start` if none is."""
+    """Find where the text from `start` on begins once headings that are among `parts` are passed, each of them once."""
     names = {_letters(part) for part in parts} - {""}
-    while match := _HEADING.match(text, start):
-        if _letters(match["atx"] or match["underlined"]) not in names:
+    while names and (match := _HEADING.match(text, start)):
+        name = _letters(match["atx"] or match["underlined"])
+        if name not in names:
             break
+        names.remove(name)
         start = match.end()
     return start
 

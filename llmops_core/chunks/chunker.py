@@ -102,14 +102,16 @@ class _Cutter:
     def cut(self, section: Section) -> Iterator[_Piece]:
         """Cut a section into as few pieces as its boundaries allow: one, if it fits."""
         header = self.header(section.heading_path)
-        end = self.units.at(section.char_end)
-        start, done = self.units.at(section.char_start), self.units.at(section.char_start)
+        end = self.units.at(_stripped(self.text, section.char_start, section.char_end)[1])
+        start = done = self.units.at(section.char_start)
+        covered = 0
         while done < end:
             piece, cut = self.piece(header, start, done, end)
             if piece is None and start < done:
                 start = done  # What the overlap leaves is too little to get on: do without it.
                 continue
-            if piece:
+            if piece and piece.char_end > covered:  # Else it is overlap and whitespace.
+                covered = piece.char_end
                 yield piece
             start, done = self.overlapping(header, start, cut) if cut < end else cut, cut
 
@@ -125,7 +127,7 @@ class _Cutter:
             last = max(last, done + 1)
             cut = last
             if last < end:
-                cut = self.units.best_boundary(max(done + 1, (body + last + 1) // 2), last)
+                cut = self.units.best_boundary(range(last, max(done + 1, (body + last + 1) // 2) - 1, -1))
             char_start, char_end = _stripped(self.text, begin, self.units.start(cut))
             text = self.text[char_start:char_end]
             count = self.tokens.count(embedded_text(header.title, header.path, text)) if text else 0
@@ -144,7 +146,7 @@ class _Cutter:
         before = self.units.tokens_before
         earliest = max(start + 1, self.units.reach(0, before[cut] - room))
         latest = max(earliest, self.units.reach(0, before[cut] - room // 2))
-        return self.units.best_boundary(min(earliest, cut), min(latest, cut))
+        return self.units.best_boundary(range(min(earliest, cut), min(latest, cut) + 1))
 
     def header(self, path: tuple[str, ...]) -> _Header:
         """Title and path, shortened until at least half of `size` is left: first the outermost headings go."""

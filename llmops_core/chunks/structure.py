@@ -1,7 +1,6 @@
 """A document as the sections that its headings make."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from llmops_core.corpus.document import Document
 from llmops_core.corpus.headings import Heading, headings
@@ -26,9 +25,9 @@ def sections(document: Document) -> list[Section]:
     found = headings(document.text, document.media_type)
     first = found[0].char_start if found else len(document.text)
     result = [Section((), 0, 0, first)] if first > 0 else []
-    ends = [*(later.char_start for _, later in pairwise(found)), len(document.text)]
+    ends = [*(heading.char_start for heading in found[1:]), len(document.text)][: len(found)]
     open_headings: list[Heading] = []
-    for heading, end in zip(found, ends, strict=bool(found)):
+    for heading, end in zip(found, ends, strict=True):
         while open_headings and open_headings[-1].level >= heading.level:
             open_headings.pop()
         open_headings.append(heading)

@@ -65,9 +65,9 @@ class Units:
         """Number of the unit after the last of those that, from `unit` on, have at most so many tokens together."""
         return bisect_left(self.tokens_before, self.tokens_before[unit] + tokens + 1) - 1
 
-    def best_boundary(self, first: int, last: int) -> int:
-        """The best boundary before one of the units `first` to `last`, and of equals the last."""
-        return max(range(first, last + 1), key=lambda unit: (self._boundary(unit), unit))
+    def best_boundary(self, units: range) -> int:
+        """The unit with the best boundary before it, and of equals the first in the range."""
+        return max(units, key=self._boundary)
 
     def _boundary(self, unit: int) -> Boundary:
         return self.boundaries[unit] if unit < len(self.boundaries) else Boundary.PARAGRAPH
@@ -128,4 +128,8 @@ def _kind(text: str, before: int, start: int) -> Boundary:
     if "\n" in gap or "\r" in gap:
         return Boundary.LINE
     # A closing quote is a token of its own in most tokenizers, so the end of a sentence may lie a few characters back.
-    return Boundary.SENTENCE if _SENTENCE_END.search(text[max(0, start - len(gap) - 4) : start - len(gap)]) else Boundary.WORD
+    return (
+        Boundary.SENTENCE
+        if _SENTENCE_END.search(text[max(0, start - len(gap) - 4) : start - len(gap)])
+        else Boundary.WORD
+    )

@@ -68,10 +68,14 @@ class Lakehouse:
 
     def spool(self) -> tuple["FileSystem", str]:
         """Where gateways put their sealed spool segments: a filesystem and a folder in it."""
-        from pyarrow.fs import FileSystem
+        return self.filesystem(f"{self.warehouse()}/_spool")
 
-        filesystem, path = FileSystem.from_uri(f"{self.warehouse()}/_spool")
-        return filesystem, path
+    def filesystem(self, uri: str) -> tuple["FileSystem", str]:
+        """The filesystem of a place in the warehouse, with the catalog's own credentials, and the path in it."""
+        from pyiceberg.io.pyarrow import PyArrowFileIO
+
+        scheme, netloc, path = PyArrowFileIO.parse_location(uri)
+        return PyArrowFileIO(self.catalog.properties).fs_by_scheme(scheme, netloc), path
 
     def warehouse(self) -> str:
         """URI of the storage that holds the tables."""

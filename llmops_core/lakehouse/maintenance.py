@@ -139,13 +139,14 @@ def sweep(lakehouse: Lakehouse, table: IcebergTable, now: datetime, *, dry_run: 
 
     The candidates are listed before what is referred to is computed, so a file that a commit adds meanwhile is not in them.
     """
-    from pyarrow.fs import FileSelector, FileSystem, FileType
+    from pyarrow.fs import FileSelector, FileType
+    from pyiceberg.io.pyarrow import PyArrowFileIO
 
-    filesystem, folder = FileSystem.from_uri(table.location())
+    filesystem, folder = lakehouse.filesystem(table.location())
     listed = filesystem.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
     candidates = {info.path for info in listed if info.type == FileType.File}
-    referred = {FileSystem.from_uri(path)[1] for path in _referred(table.refresh())}
-    note = f"{_notes(lakehouse)}/{'.'.join(table.name())}.json"
+    referred = {PyArrowFileIO.parse_location(uri)[2] for uri in _referred(table.refresh())}
+    _, note = lakehouse.filesystem(f"{lakehouse.warehouse()}/_maintenance/{'.'.join(table.name())}.json")
     since = _read_note(filesystem, note)
     unreferenced = {path: since.get(path, now.isoformat()) for path in candidates - referred}
     due = [path for path, first in unreferenced.items() if now - datetime.fromisoformat(first) > GRACE]
@@ -177,12 +178,6 @@ def _referred(table: IcebergTable) -> Iterator[str]:
             yield manifest.manifest_path
             for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
                 yield entry.data_file.file_path
-
-
-def _notes(lakehouse: Lakehouse) -> str:
-    from pyarrow.fs import FileSystem
-
-    return str(FileSystem.from_uri(f"{lakehouse.warehouse()}/_maintenance")[1])
 
 
 def _read_note(filesystem: "FileSystem", path: str) -> dict[str, str]:
