@@ -19,7 +19,7 @@ DATA_VERSION_TAG = "dagster/data_version"
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
 
 
-def on_changed_data() -> dg.AutomationCondition[dg.AssetKey]:
+def on_changed_data() -> dg.AutomationCondition[Any]:
     """The one house condition: run once for each changed data version of an upstream.
 
     `AutomationCondition.eager()` fires on every upstream materialisation, changed or not, and so would rebuild everything
@@ -79,7 +79,7 @@ def recorded_snapshot(context: Context, key: dg.AssetKey, partition_key: str | N
 
 def provenance(context: Context, **reads: int | str) -> Provenance:
     """Who writes (this run) and what was read to write it."""
-    return Provenance(context.run_id, reads)
+    return Provenance(context.run.run_id, reads)
 
 
 def materialized(
@@ -109,7 +109,7 @@ def recorded_snapshots(instance: dg.DagsterInstance, assistant: Assistant) -> se
     """
     found: set[int] = set()
     for key in instance.get_asset_keys(prefix=[assistant.name]):
-        for partition in instance.get_materialized_partitions(key) or {None}:
+        for partition in instance.get_materialized_partitions(key) or [None]:
             record = instance.get_latest_data_version_record(key, partition_key=partition)
             materialization = record.event_log_entry.asset_materialization if record else None
             if materialization is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from llmops_assets.index.partitions import embedder_models
+from llmops_assets.partitions import embedder_models
 from llmops_cli.context import assistant_option, json_option, reports_errors
 from llmops_cli.output import emit, facts
 from llmops_cli.runs import run_job

@@ -12,7 +12,6 @@ import click
 import dagster as dg
 import httpx
 from dagster._core.scheduler.instigation import InstigatorStatus
-from llmops_core.models.store import model_folder
 
 from llmops_assets.definitions import build_definitions
 from llmops_cli.context import json_option, reports_errors
@@ -21,7 +20,7 @@ from llmops_cli.runs import prepare_instance
 from llmops_core.assistant import FILE_NAME, Assistant, load_assistant
 from llmops_core.errors import LlmopsError
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.models.reference import known_models
+from llmops_core.models.store import known_models, model_folder
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings, project_root
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from llmops_core.models.store import pull
 from openai import OpenAI
 
 from llmops_cli.build import build
@@ -16,6 +15,7 @@ from llmops_cli.output import emit, facts, progress
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.models.store import pull
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings
 
@@ -90,7 +90,8 @@ def _ask_all(client: OpenAI, model: str) -> list[Asked]:
 
 def _ask(client: OpenAI, model: str, messages: list[Any], *, streamed: bool) -> Asked:
     if streamed:
-        text, extension = "", {}
+        text = ""
+        extension: dict[str, Any] = {}
         for chunk in client.chat.completions.create(model=model, messages=messages, stream=True):
             text += chunk.choices[0].delta.content or "" if chunk.choices else ""
             extension = (chunk.model_extra or {}).get("llmops", extension)

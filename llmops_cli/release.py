@@ -28,7 +28,7 @@ def list_releases(assistant: Any, as_json: bool) -> None:
     """List all releases, newest first."""
     releases = _releases(assistant().name)
     pointers = releases.channels.state()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "release_id": release.release_id,
             "number": release.number,
@@ -38,9 +38,7 @@ def list_releases(assistant: Any, as_json: bool) -> None:
         }
         for release in reversed(releases.all())
     ]
-    shown = [
-        (r["number"], str(r["release_id"])[:12], ",".join(r["channels"]), r["created_at"], r["message"]) for r in rows
-    ]
+    shown = [(r["number"], r["release_id"][:12], ",".join(r["channels"]), r["created_at"], r["message"]) for r in rows]
     emit(rows, table(("number", "release", "channels", "created", "message"), shown), as_json=as_json)
 
 

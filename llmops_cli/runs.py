@@ -1,5 +1,6 @@
 """Runs Dagster jobs of an assistant in this process, on the home's instance, so that the UI shows them."""
 
+import logging
 import os
 import uuid
 from collections.abc import Mapping
@@ -95,7 +96,7 @@ def _show(entry: dg.EventLogEntry) -> None:
     """Say what a run does: its steps as they begin, and what they log."""
     event = entry.dagster_event
     if event is None:
-        if entry.level >= 20:
+        if int(entry.level) >= logging.INFO:
             progress.print(f"    {entry.user_message}", style="dim")
     elif event.event_type == dg.DagsterEventType.STEP_START and event.step_key:
         progress.print(f"  {event.step_key}")

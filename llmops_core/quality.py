@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from llmops_core.errors import LlmopsError
+from llmops_core.errors import PermanentError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,12 @@ def documents_suite() -> Suite:
 def chunks_suite(size: int) -> Suite:
     """What must hold of `corpus_chunks`, where a chunk may have at most `size` tokens."""
     tokens: dict[str, str | int] = {"column": "tokens", "min_value": 1, "max_value": size}
-    span: dict[str, str | int] = {"column_A": "char_end", "column_B": "char_start"}
+    span: dict[str, str | int] = {
+        "column_A": "char_end",
+        "column_B": "char_start",
+        # Nulls have rules of their own, and Great Expectations cannot compare them in Arrow columns.
+        "ignore_row_if": "either_value_is_missing",
+    }
     return Suite(
         "chunks",
         (
@@ -109,10 +114,10 @@ def chunks_suite(size: int) -> Suite:
 def validate(frame: pl.DataFrame, suite: Suite) -> QualityReport:
     """Hold a frame against a suite.
 
-    Raises `LlmopsError` if Great Expectations could not judge a rule, for example because a column is missing.
+    Raises `PermanentError` if Great Expectations could not judge a rule, for example because a column is missing.
     """
     if missing := sorted({column for rule in suite.rules for column in rule.columns} - set(frame.columns)):
-        raise LlmopsError(
+        raise PermanentError(
             f"Quality suite {suite.name}: the table has no column {', '.join(missing)}, only {', '.join(frame.columns)}. "
             "Run llmops upgrade, or give the suite the table that it is for"
         )
@@ -121,7 +126,7 @@ def validate(frame: pl.DataFrame, suite: Suite) -> QualityReport:
     for number, rule in enumerate(suite.rules):
         result = judged.get(str(number))
         if result is None or (crash := _crash(result.exception_info)):
-            raise LlmopsError(
+            raise PermanentError(
                 f"Quality suite {suite.name}: Great Expectations could not judge whether {rule.meaning}: "
                 f"{crash if result else 'no result'}. This says nothing about the data"
             )
@@ -163,7 +168,7 @@ def _judge(frame: "pd.DataFrame", suite: Suite) -> list[Any]:
         batch = asset.add_batch_definition_whole_dataframe("whole").get_batch(batch_parameters={"dataframe": frame})
         return list(batch.validate(gx.ExpectationSuite(name=suite.name, expectations=expectations)).results)
     except Exception as error:  # It raises types of its own, pydantic's and pandas'.
-        raise LlmopsError(
+        raise PermanentError(
             f"Quality suite {suite.name}: Great Expectations failed with {type(error).__name__}: {error}. This says nothing "
             "about the data"
         ) from error

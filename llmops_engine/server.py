@@ -128,11 +128,15 @@ class EngineServer:
         loop = asyncio.get_running_loop()
         deltas: asyncio.Queue[Delta | Exception | None] = asyncio.Queue()
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+
+        def emit(item: Delta | Exception | None) -> None:
+            loop.call_soon_threadsafe(deltas.put_nowait, item)
+
         job = Job(
             body.model,
             [Message(turn.role, turn.content) for turn in body.messages],
             GenerationParams(body.max_tokens, body.temperature, body.top_p, body.seed, stop),
-            lambda item: loop.call_soon_threadsafe(deltas.put_nowait, item) and None,
+            emit,
         )
         self._decoder.submit(job)
         try:

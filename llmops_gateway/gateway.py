@@ -167,7 +167,7 @@ class Gateway:
 
     async def _served(self, model: str) -> Served:
         served = self.releases.ready(model)
-        return served or await asyncio.to_thread(self.releases.load, model)
+        return served if served else await asyncio.to_thread(self.releases.load, model)
 
     async def _log_cancelled(self, answer: Answer) -> None:
         """Log a request whose client went away: what was made for it was paid for all the same."""
@@ -215,7 +215,7 @@ class Gateway:
     async def _find(self, request_id: str) -> dict[str, Any]:
         """A logged request, from local disk or else from Iceberg; raises `NotFoundError`."""
         found = await asyncio.to_thread(self._spools.find, request_id)
-        return found or await asyncio.to_thread(self._find_in_lakehouse, request_id)
+        return found if found else await asyncio.to_thread(self._find_in_lakehouse, request_id)
 
     def _find_in_lakehouse(self, request_id: str) -> dict[str, Any]:
         lakehouse = Lakehouse.open(self._settings)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from llmops_core.embedders.embedder import Embedder
 
 from llmops_core.assistant import Assistant, EmbedderSection
+from llmops_core.embedders.embedder import Embedder
 from llmops_core.engines.pool import EnginePool
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings, load_settings

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops_assets.house import asset_key
-from llmops_assets.index.partitions import embedder_models
+from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from llmops_core.corpus.read import fingerprint, sources_of
 from llmops_core.errors import SourceError

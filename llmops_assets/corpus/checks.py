@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import dagster as dg
 import polars as pl
-from llmops_core.quality import Suite, chunks_suite, documents_suite, validate
 
 from llmops_assets.house import asset_key, recorded_snapshot
 from llmops_core.assistant import Assistant
+from llmops_core.quality import Suite, chunks_suite, documents_suite, validate
 from resources.platform import LakehouseResource
 
 

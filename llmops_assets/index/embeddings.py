@@ -19,7 +19,7 @@ from llmops_assets.house import (
     provenance,
     recorded_snapshot,
 )
-from llmops_assets.index.partitions import embedder_revisions, model_of
+from llmops_assets.partitions import embedder_revisions, model_of
 from llmops_core.assistant import Assistant
 from llmops_core.embedders.sync import EmbeddingTables, embed_bucket, is_complete, missing_by_bucket
 from resources.platform import LakehouseResource, ModelsResource
@@ -97,6 +97,6 @@ def embeddings(assistant: Assistant) -> dg.AssetsDefinition:
         **described(assistant, "index", "iceberg", "huggingface"),
     )
     def index_embeddings(chunks: None) -> None:
-        return commit(plan(chunks).map(embed).collect())  # type: ignore[no-any-return]
+        return commit(plan(chunks).map(embed).collect())
 
     return index_embeddings

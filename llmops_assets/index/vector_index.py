@@ -13,7 +13,7 @@ from llmops_assets.house import (
     recorded,
     recorded_snapshot,
 )
-from llmops_assets.index.partitions import embedder_revisions
+from llmops_assets.partitions import embedder_revisions
 from llmops_core.assistant import Assistant
 from llmops_core.vectors.index import IndexSettings
 from llmops_core.vectors.recall import recall_of_version

@@ -13,7 +13,7 @@ from llmops_assets.house import (
     provenance,
     recorded,
 )
-from llmops_assets.index.partitions import embedder_models
+from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from llmops_core.release.publish import Built, publish_built
 from resources.platform import LakehouseResource, ModelsResource

@@ -50,13 +50,17 @@ def outstanding(table: LakeTable, release_id: str, cases: Sequence[Case], answer
     engine_failed = pl.col("error").str.contains("EngineError", literal=True).fill_null(value=False)
     good = table.scan().filter(of_release & ~engine_failed).collect()
     done = set(good.select("case_id", "case_hash").iter_rows())
-    answered = set(good.filter(pl.col("answer").is_not_null() | pl.col("error").is_not_null()).select("case_id", "case_hash").iter_rows())
+    answered = set(
+        good.filter(pl.col("answer").is_not_null() | pl.col("error").is_not_null())
+        .select("case_id", "case_hash")
+        .iter_rows()
+    )
     to_answer = [c for c in answer_sample(cases, answers) if (c.case_id, c.case_hash) not in answered]
     to_retrieve = [c for c in cases if (c.case_id, c.case_hash) not in done or c in to_answer]
     return Outstanding(tuple(to_retrieve), tuple(to_answer))
 
 
-def score(release: LoadedRelease, client: EngineClient | None, work: Outstanding, progress: Progress) -> pl.DataFrame:
+def score(release: LoadedRelease, endpoint: Endpoint | None, work: Outstanding, progress: Progress) -> pl.DataFrame:
     """Retrieve for and answer the outstanding cases; a frame of `RESULT_SCHEMA`.
 
     `endpoint` may be None if nothing has to be answered.

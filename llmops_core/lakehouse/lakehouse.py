@@ -79,7 +79,7 @@ class Lakehouse:
 
     def warehouse(self) -> str:
         """URI of the storage that holds the tables."""
-        given = self.catalog.properties.get("warehouse", "")
+        given = str(self.catalog.properties.get("warehouse", ""))
         if "://" not in given:
             raise LakehouseError(
                 f"Catalog {self.catalog.name!r} has no warehouse that is a URI (it is {given!r}). Set"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from llmops_core.assistant import Assistant
-from llmops_core.models.revisions import embedder_revision
 from llmops_core.errors import NotFoundError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
+from llmops_core.models.revisions import embedder_revision
 from llmops_core.prompts.versions import PromptVersion
 from llmops_core.release.compose import compose
 from llmops_core.release.manifest import IndexPin, Manifest, Release

@@ -15,9 +15,7 @@ RUN = Provenance("test")
 
 
 def move(channels: Channels, channel: str, release: str, expected: dict[str, Pointer] | None = None) -> Pointer:
-    return channels.move(
-        channel, release, action="promote", author="me", reason="r", provenance=RUN, expected=expected
-    )
+    return channels.move(channel, release, action="promote", author="me", reason="r", provenance=RUN, expected=expected)
 
 
 def test_a_channel_points_to_where_it_was_moved_last(lakehouse: Lakehouse) -> None:

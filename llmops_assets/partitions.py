@@ -7,10 +7,10 @@ known without I/O, so an empty home can be materialised at once.
 from collections.abc import Mapping
 
 import dagster as dg
-from llmops_core.models.revisions import embedder_revision
 
 from llmops_core.assistant import Assistant
 from llmops_core.errors import NotFoundError
+from llmops_core.models.revisions import embedder_revision
 from llmops_core.settings import Settings, load_settings
 
 
