@@ -1,5 +1,6 @@
 """What all assets share: how they are described, what they read, how they report and fail, when they run by themselves."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,11 @@ from llmops_core.version import code_version
 Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext
 
 DATA_VERSION_TAG = "dagster/data_version"
+
+# Partitioned checks are marked as a preview; everyone who loads a code location would be told at every start.
+warnings.filterwarnings(
+    "ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
+)
 
 # Lost connections and lost commits pass; a permanent error is never retried (see `failing_for_good`).
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)

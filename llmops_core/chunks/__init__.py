@@ -1,2 +1,1 @@
-"""How a document is cut into chunks: by its structure first, then by tokens of the embedder, with exact character
-offsets into the document."""
+"""How documents are cut into chunks: by structure, then by tokens of the embedder."""

@@ -1,2 +1,1 @@
-"""Where documents come from: sources are read into `Document`s, what cannot be read into `Rejected`s, and two readings are
-compared by content hash."""
+"""Where documents come from: sources are read into documents, and what cannot be read is rejected with a reason."""

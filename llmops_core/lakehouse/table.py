@@ -7,6 +7,7 @@ snapshot's properties. Concurrency: appends commute and are retried by PyIceberg
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 # Without this, polars warns at each scan that its own (separate, young) planner is not installed.
 os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
+
+# An overwrite of rows that are not there yet is an append here, and nothing to warn of.
+warnings.filterwarnings("ignore", message="Delete operation did not match any records")
 
 # A filter with more values than this makes Iceberg's expression evaluation the slow part of a commit.
 IDS_PER_FILTER = 5_000
