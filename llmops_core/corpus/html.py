@@ -14,7 +14,7 @@ from bs4.element import CData, NavigableString, PageElement, Tag
 from bs4.exceptions import ParserRejectedMarkup
 
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
-_DROPPED = {"script", "style", "nav", "template", "noscript", "svg", "head", "iframe", "object"}
+_DROPPED = {"script", "style", "nav", "template", "noscript", "svg", "head", "title", "iframe", "object"}
 _BLOCKS = HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS | {
     *("body", "caption", "center", "details", "dialog", "legend", "menu", "summary", "tr")
 }
@@ -41,7 +41,7 @@ def html_to_markdown(markup: str) -> tuple[str, str]:
     try:
         soup = BeautifulSoup(markup, "html.parser")
     except (ParserRejectedMarkup, RecursionError) as error:
-        raise ValueError(f"not readable as HTML: {error}") from error
+        raise ValueError(f"not readable as HTML: {str(error).splitlines()[-1].strip()}") from error
     return _title(soup), _Writer().write(soup)
 
 
