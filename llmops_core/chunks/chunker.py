@@ -103,7 +103,7 @@ class _Cutter:
         """Cut a section into as few pieces as its boundaries allow: one, if it fits."""
         header = self.header(section.heading_path)
         end = self.units.at(_stripped(self.text, section.char_start, section.char_end)[1])
-        start = done = self.units.at(section.char_start)
+        start = done = self.visible(self.units.at(section.char_start), end)
         covered = 0
         while done < end:
             piece, cut = self.piece(header, start, done, end)
@@ -113,7 +113,8 @@ class _Cutter:
             if piece and piece.char_end > covered:  # Else it is overlap and whitespace.
                 covered = piece.char_end
                 yield piece
-            start, done = self.overlapping(header, start, cut) if cut < end else cut, cut
+            done = self.visible(cut, end)
+            start = self.visible(self.overlapping(header, start, cut), done) if done < end else done
 
     def piece(self, header: _Header, start: int, done: int, end: int) -> tuple[_Piece | None, int]:
         """Make the piece that begins with unit `start` and goes beyond unit `done`; also the unit at which it ends.
@@ -147,6 +148,12 @@ class _Cutter:
         earliest = max(start + 1, self.units.reach(0, before[cut] - room))
         latest = max(earliest, self.units.reach(0, before[cut] - room // 2))
         return self.units.best_boundary(range(min(earliest, cut), min(latest, cut) + 1))
+
+    def visible(self, unit: int, end: int) -> int:
+        """The first unit from `unit` on, up to `end`, that is not mere whitespace."""
+        while unit < end and self.text[self.units.start(unit) : self.units.start(unit + 1)].isspace():
+            unit += 1
+        return unit
 
     def header(self, path: tuple[str, ...]) -> _Header:
         """Title and path, shortened until at least half of `size` is left: first the outermost headings go."""
