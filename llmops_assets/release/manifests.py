@@ -44,7 +44,7 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
                 Built(
                     recorded(context, prompts), {revision: version for revision, version in built.items() if version}
                 ),
-                author=f"run {context.run_id}",
+                author=f"run {context.run.run_id}",
                 message="built",
                 provenance=provenance(context),
             )

@@ -1,0 +1,152 @@
+"""The build on a small folder: what changes is done again, what does not is not; bad input says what to do."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmops_cli.build import build
+from llmops_cli.runs import run_job
+from llmops_core.answering.loaded import ModelPool, load_release
+from llmops_core.assistant import Assistant, load_assistant
+from llmops_core.errors import PermanentError
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.release.registry import Releases
+from llmops_core.settings import Settings, load_settings
+
+PROMPT = "{% block system %}Be brief.{% endblock %}{% block user %}{{ question }}{% endblock %}"
+TEXTS = {
+    "coffee.md": "# Coffee\n\nThe coffee machine stands on the second floor.\n",
+    "laptops.md": "# Laptops\n\nNew laptops are handed out on Mondays by the help desk.\n",
+    "holidays.md": "# Holidays\n\nEverybody has thirty days of holiday a year.\n",
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, models: Path) -> Iterator[Settings]:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMOPS_HOME", str(home))
+        patch.setenv("DAGSTER_HOME", str(home / "dagster"))
+        yield load_settings()
+
+
+def make(folder: Path, name: str = "notes", more: str = "") -> Assistant:
+    (folder / "docs").mkdir(parents=True, exist_ok=True)
+    (folder / "prompts").mkdir(exist_ok=True)
+    for file, text in TEXTS.items():
+        (folder / "docs" / file).write_text(text, encoding="utf-8")
+    (folder / "prompts" / "answer.jinja").write_text(PROMPT, encoding="utf-8")
+    (folder / "assistant.yaml").write_text(
+        f"name: {name}\nsources: [{{type: folder, path: docs}}]\n{more}", encoding="utf-8"
+    )
+    return load_assistant(folder)
+
+
+def found(settings: Settings, assistant: Assistant, question: str) -> str:
+    """The best chunk that prod finds."""
+    releases = Releases(Lakehouse.open(settings), assistant.name)
+    release = releases.get("prod")
+    loaded = load_release(settings, ModelPool(settings), release.manifest, releases.prompt_text(release))
+    return loaded.retrieve(question).hits[0].text
+
+
+def test_only_what_changed_is_done_again_and_prod_follows(tmp_path: Path, settings: Settings) -> None:
+    assistant = make(tmp_path / "notes")
+    first = build(settings, assistant)
+    assert (first["documents"], first["rejected"], first["embedded"]) == (3, 0, first["chunks"])
+
+    again = build(settings, assistant)
+    assert again["embedded"] == 0
+    assert (again["index_version"], again["release_id"]) == (first["index_version"], first["release_id"])
+
+    (assistant.folder / "docs" / "coffee.md").write_text("# Coffee\n\nThe coffee machine moved to the roof.\n")
+    (assistant.folder / "docs" / "holidays.md").unlink()
+    changed = build(settings, assistant)
+    assert (changed["documents"], changed["embedded"]) == (2, 1)
+    assert changed["release_id"] != first["release_id"]
+    assert "roof" in found(settings, assistant, "Where is the coffee machine?")
+    chunks = Lakehouse.open(settings).table("notes", "corpus_chunks").read()
+    assert not chunks["document_id"].str.contains("holidays").any()
+
+
+def test_an_embedder_beside_leaves_the_live_vectors_untouched(tmp_path: Path, settings: Settings) -> None:
+    assistant = make(tmp_path / "notes")
+    build(settings, assistant)
+    table = Lakehouse.open(settings).table("notes", "index_embeddings")
+    before = table.read().sort("chunk_id")
+    release = Releases(Lakehouse.open(settings), "notes").get("prod").release_id
+
+    build(settings, make(tmp_path / "notes", more="embedder: {model: minilm, beside: [bge-small]}"))
+    after = table.read().sort("chunk_id")
+    live = before["embedder_revision"][0]
+    assert after.filter(after["embedder_revision"] == live).equals(before)
+    assert after.height == 2 * before.height
+    assert Releases(Lakehouse.open(settings), "notes").get("prod").release_id == release
+
+
+def test_a_changed_prompt_waits_on_dev(tmp_path: Path, settings: Settings) -> None:
+    assistant = make(tmp_path / "notes")
+    first = build(settings, assistant)
+    (assistant.folder / "prompts" / "answer.jinja").write_text(PROMPT.replace("brief", "kind"), encoding="utf-8")
+    run_job(settings, assistant, "release_create")
+    releases = Releases(Lakehouse.open(settings), "notes")
+    assert releases.get("prod").release_id == first["release_id"]
+    assert releases.get("dev").manifest.prompt.version == 2
+
+
+def test_two_assistants_in_one_home_do_not_touch_each_other(tmp_path: Path, settings: Settings) -> None:
+    one, two = make(tmp_path / "one", "one"), make(tmp_path / "two", "two")
+    build(settings, one)
+    build(settings, two)
+    lakehouse = Lakehouse.open(settings)
+    tables = [lakehouse.table("two", name) for name in ("corpus_documents", "index_embeddings", "release_events")]
+    before = [table.snapshot_id() for table in tables]
+    (one.folder / "docs" / "coffee.md").write_text("# Coffee\n\nThere is tea now.\n")
+    build(settings, one)
+    assert [table.snapshot_id() for table in tables] == before
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path, settings: Settings) -> None:
+    assistant = make(tmp_path / "notes")
+    (assistant.folder / "docs" / "broken.md").write_bytes(b"caf\xe9")
+    done = build(settings, assistant)
+    assert (done["documents"], done["rejected"]) == (3, 1)
+    rejected = Lakehouse.open(settings).table("notes", "corpus_rejected").read()
+    assert "UTF-8" in rejected["reason"][0]
+
+
+@pytest.mark.parametrize(
+    ("more", "spoil", "said"),
+    [
+        ("", "no documents", "No readable document in folder:docs"),
+        ("", "no folder", "docs"),
+        ("", "bad prompt", "answer.jinja"),
+        ("embedder: {model: nonsense}", "", "Unknown embedder 'nonsense'"),
+    ],
+)
+def test_bad_input_fails_with_the_way_out(tmp_path: Path, settings: Settings, more: str, spoil: str, said: str) -> None:
+    assistant = make(tmp_path / "notes", more=more)
+    for file in (assistant.folder / "docs").iterdir():
+        if spoil in {"no documents", "no folder"}:
+            file.unlink()
+    if spoil == "no folder":
+        (assistant.folder / "docs").rmdir()
+    if spoil == "bad prompt":
+        (assistant.folder / "prompts" / "answer.jinja").write_text("{% block system %}{% if %}", encoding="utf-8")
+    with pytest.raises(PermanentError) as caught:
+        build(settings, assistant)
+    assert said in str(caught.value)
+
+
+def test_a_case_with_an_unknown_document_is_named(tmp_path: Path, settings: Settings) -> None:
+    assistant = make(tmp_path / "notes", more="evaluation: {cases: cases.jsonl}")
+    case = {"case_id": "q1", "question": "Where is coffee?", "gold_document_ids": ["docs/tea.md"]}
+    (assistant.folder / "cases.jsonl").write_text(json.dumps(case) + os.linesep, encoding="utf-8")
+    build(settings, assistant)
+    with pytest.raises(PermanentError, match=r"docs/tea\.md"):
+        run_job(settings, assistant, "evaluation_score")

@@ -1,0 +1,63 @@
+"""The asset graph, as it was last agreed on: a change shows here first."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from llmops_assets.definitions import build_definitions
+
+PROJECT = Path(__file__).parents[2]
+GOLDEN = PROJECT / "tests" / "snapshots" / "asset_graph.json"
+
+
+def graph() -> dict[str, object]:
+    """Assets with upstreams, groups, checks; jobs, schedules with crons, sensors."""
+    definitions = build_definitions(PROJECT / "assistants" / "python_help")
+    assets = definitions.resolve_asset_graph()
+    repository = definitions.get_repository_def()
+    return {
+        "assets": {
+            key.to_user_string(): {
+                "group": assets.get(key).group_name,
+                "upstream": sorted(parent.to_user_string() for parent in assets.get(key).parent_keys),
+                "partitioned": assets.get(key).is_partitioned,
+                "checks": sorted(check.name for check in assets.get(key).check_keys),
+            }
+            for key in sorted(assets.get_all_asset_keys(), key=dg.AssetKey.to_user_string)
+        },
+        "jobs": sorted(name for name in repository.job_names if not name.startswith("__")),
+        "schedules": {s.name: s.cron_schedule for s in repository.schedule_defs},
+        "sensors": sorted(s.name for s in repository.sensor_defs),
+    }
+
+
+def test_the_asset_graph_is_the_recorded_one() -> None:
+    """To accept a change, run this file as a script and look at the diff."""
+    assert graph() == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_every_asset_explains_itself() -> None:
+    assets = build_definitions(PROJECT / "assistants" / "python_help").resolve_asset_graph()
+    for key in assets.get_all_asset_keys():
+        node = assets.get(key)
+        assert node.description, key
+        assert node.owners, key
+        assert node.kinds, key
+
+
+def test_loading_a_code_location_imports_no_model_library() -> None:
+    heavy = "torch transformers sentence_transformers lancedb lance great_expectations onnxruntime matplotlib peft trl"
+    code = (
+        "import sys; from pathlib import Path; from llmops_assets.definitions import build_definitions;"
+        f"build_definitions(Path('assistants/python_help'));"
+        f"print([m for m in '{heavy}'.split() if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(graph(), indent=2) + "\n", encoding="utf-8")
