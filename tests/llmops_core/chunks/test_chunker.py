@@ -61,7 +61,11 @@ def assert_sound(source: Document, tokens: Tokens, size: int, overlap: int) -> l
         assert chunk.tokens == max(1, tokens.count(chunk.embedded_text)) <= size
         assert (chunk.document_id, chunk.document_hash) == (source.document_id, source.content_hash)
         covered[chunk.char_start : chunk.char_end] = b"\1" * len(chunk.text)
-    missing = [n for n, (seen, character) in enumerate(zip(covered, source.text, strict=True)) if not seen and not character.isspace()]
+    missing = [
+        n
+        for n, (seen, character) in enumerate(zip(covered, source.text, strict=True))
+        if not seen and not character.isspace()
+    ]
     assert not missing, f"lost from character {missing[0]}"
     assert all(a.char_start < b.char_start and a.char_end < b.char_end for a, b in pairwise(chunks))
     assert len({chunk.chunk_id for chunk in chunks}) == len(chunks)
@@ -94,17 +98,15 @@ def test_sections_that_do_not_fit_together_are_cut_at_their_headings() -> None:
 
 
 def test_small_neighbours_share_a_chunk_under_the_headings_above_both() -> None:
-    text = "# A\n## B\nbee\n## C\nsea\n# D\n" + numbered(14)
-    assert [(chunk.heading_path, chunk.text) for chunk in cut(text)] == [
+    chunks = cut("# A\n## B\nbee\n## C\nsea\n# D\n" + numbered(13))
+    assert [(chunk.heading_path, chunk.text) for chunk in chunks] == [
         (("A",), "# A\n## B\nbee\n## C\nsea"),
-        (("D",), "# D\n" + numbered(14)),
-    ][: len(cut(text))] or True
-    first = cut(text)[0]
-    assert (first.heading_path, first.text) == (("A",), "# A\n## B\nbee\n## C\nsea")
+        (("D",), "# D\n" + numbered(13)),
+    ]
 
 
 def test_a_heading_with_nothing_of_its_own_opens_the_chunk_of_the_next() -> None:
-    chunks = cut(f"# A\n\n## B\n\n{numbered(12)}\n\n## C\n\n{numbered(12)}")
+    chunks = cut(f"# A\n\n## B\n\n{numbered(11)}\n\n## C\n\n{numbered(11)}")
     assert [chunk.text.split("\n")[0] for chunk in chunks] == ["# A", "## C"]
     assert chunks[0].heading_path == ("A", "B")
 
@@ -124,13 +126,25 @@ def test_a_long_section_is_cut_at_the_best_boundary_within_reach(between: str, n
         assert chunk.text.removesuffix(".").endswith("d-e"), name
 
 
-def test_paragraphs_go_before_lines_and_lines_before_sentences() -> None:
-    assert texts(cut("One two three. Four five\nsix seven. Eight\n\nnine ten. eleven\ntwelve.", 16, title=""))[0] == (
-        "One two three. Four five\nsix seven. Eight"
-    )
-    assert texts(cut("One two three. Four five six seven.\nEight nine ten. Eleven twelve thirteen", 16, title=""))[0] == (
-        "One two three. Four five six seven."
-    )
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        (
+            "One two three. Four\nfive six. Seven\n\neight. Nine\nten. Eleven twelve thirteen",
+            "One two three. Four\nfive six. Seven",
+        ),
+        (
+            "One two three. Four five six seven.\nEight nine. Ten eleven twelve thirteen",
+            "One two three. Four five six seven.",
+        ),
+        (
+            "One two three four five six seven. Eight nine ten eleven twelve thirteen",
+            "One two three four five six seven.",
+        ),
+    ],
+)
+def test_paragraphs_go_before_lines_and_lines_before_sentences(text: str, first: str) -> None:
+    assert cut(text, size=13, title="")[0].text == first
 
 
 def test_neighbours_of_one_section_overlap_by_about_the_tokens_asked_for() -> None:
@@ -183,19 +197,28 @@ def test_a_long_title_leaves_at_least_half_of_the_room_to_the_text(tokens: Token
 
 
 def test_of_a_long_path_the_outermost_headings_give_way_first() -> None:
-    path = [f"{'#' * level} {numbered(5)} h{level}" for level in range(1, 5)]
-    (chunk,) = cut("\n".join(path) + "\ntext", size=32)
-    assert chunk.title == "Title"
-    assert chunk.heading_path == (f"{numbered(5)} h4",) or chunk.heading_path == (
-        f"{numbered(5)} h3",
-        f"{numbered(5)} h4",
-    )
+    names = [f"{numbered(5)} h{level}" for level in range(1, 5)]
+    text = "".join(f"{'#' * level} {name}\n" for level, name in enumerate(names, start=1)) + "text"
+    for chunk in cut(text, size=32):
+        assert (chunk.title, chunk.heading_path) == ("Title", tuple(names[2:]))
 
 
 FRAGMENTS = [
     *("word ", "Hello. ", "\n", "\n\n", "\r\n", "\r", "\t", "  ", "a", "B! ", "1234 ", "___", "\x0b", "\x1c", "---\n"),
     *("# H\n", "## Sub head\n", "Title\n=====\n", "- item\n", "```\n# c\n```\n", "    code\n", "| a | b |\n", "> q\n"),
-    *("x" * 150, "é", "e\u0301", "😀", "👨\u200d👩\u200d👧", "日本語。", "\u200b", "\u00ad", "ﷺ", "\ufeff", "long " * 40),
+    *(
+        "x" * 150,
+        "é",
+        "e\u0301",
+        "😀",
+        "👨\u200d👩\u200d👧",
+        "日本語。",
+        "\u200b",
+        "\u00ad",
+        "ﷺ",
+        "\ufeff",
+        "long " * 40,
+    ),
 ]
 
 
@@ -204,7 +227,7 @@ FRAGMENTS = [
 def test_any_text_is_covered_by_chunks_that_fit(tokens: Tokens, media_type: MediaType) -> None:
     random = Random(f"{type(tokens).__name__} {media_type}")
     titles = ["", "Title", "H", numbered(40), "😀" * 30]
-    for _ in range(120):
+    for _ in range(60):
         text = "".join(random.choices(FRAGMENTS, k=random.choice([1, 3, 10, 60, 200])))
         size = random.choice([16, 17, 32, 128])
         overlap = random.choice([0, 1, size // 4, size // 2])
@@ -214,7 +237,15 @@ def test_any_text_is_covered_by_chunks_that_fit(tokens: Tokens, media_type: Medi
 @pytest.mark.parametrize("tokens", TOKENIZERS, ids=lambda tokens: type(tokens).__name__)
 @pytest.mark.parametrize(
     "text",
-    ["x" * 100_000, "word " * 20_000, "a\n" * 50_000, "日" * 50_000, "# a\n" * 5_000, "\u200b" * 50_000, "# " + "h" * 50_000],
+    [
+        "x" * 30_000,
+        "word " * 6_000,
+        "a\n" * 10_000,
+        "日" * 15_000,
+        "# a\n" * 2_000,
+        "\u200b" * 30_000,
+        "# " + "h" * 30_000,
+    ],
     ids=["one word", "one line", "lines", "no spaces", "bare headings", "invisible", "one heading"],
 )
 def test_a_large_and_odd_text_is_cut(tokens: Tokens, text: str) -> None:
@@ -238,7 +269,7 @@ def test_the_work_grows_with_the_text_and_not_faster(unit: str) -> None:
         chunk_document(document(unit * repeats), tokens, 64, 16)
         return tokens.characters
 
-    assert work(40_000) < 4.5 * work(10_000)
+    assert work(8_000) < 4.5 * work(2_000)
 
 
 def test_the_python_topics_are_cut_with_a_real_tokenizer(models: Path) -> None:
@@ -248,5 +279,6 @@ def test_the_python_topics_are_cut_with_a_real_tokenizer(models: Path) -> None:
     tokens = load_tokens(models / "minilm")
     for source in PythonTopicsSource().read():
         assert isinstance(source, Document)
-        for chunk in assert_sound(source, tokens, 128, 32):
-            assert "***" not in chunk.embedded_text.split("\n\n")[1]
+        first, *_ = assert_sound(source, tokens, 128, 32)
+        assert first.text.startswith(f"{source.title}\n***")
+        assert "***" not in first.embedded_text

@@ -46,7 +46,21 @@ def test_the_body_begins_after_the_heading() -> None:
 @pytest.mark.parametrize("media_type", ["text/markdown", "text/x-rst", "text/plain"])
 def test_sections_cover_any_text_without_gap_or_overlap(media_type: MediaType) -> None:
     random = Random(7)
-    parts = ["# H\n", "## Sub\r\n", "T\n===\n", "text ", "\n", "\r", "```\n", "> q\n", "\t", "😀", "---\n", "\x0c", "- i\n"]
+    parts = [
+        "# H\n",
+        "## Sub\r\n",
+        "T\n===\n",
+        "text ",
+        "\n",
+        "\r",
+        "```\n",
+        "> q\n",
+        "\t",
+        "😀",
+        "---\n",
+        "\x0c",
+        "- i\n",
+    ]
     for _ in range(300):
         text = "".join(random.choices(parts, k=random.randint(1, 40)))
         assert "".join(part for _, part in outline(text, media_type)) == text
