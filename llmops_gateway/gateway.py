@@ -126,7 +126,6 @@ class Gateway:
             events = self._events(answer, first, pieces)
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
         await spool.append("request", answer.row(200).to_payload())
-        assert answer.usage
         body = completion_body(
             answer.request_id,
             request.model,

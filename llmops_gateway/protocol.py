@@ -117,10 +117,10 @@ def completion_body(
     model: str,
     text: str,
     finish_reason: str,
-    usage: Usage,
+    usage: Usage | None,
     extension: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A whole answer; `llmops` is our own part: release, chunks and citations."""
+    """A whole answer; `llmops` is our own part: release, chunks and citations. Not every engine counts tokens."""
     return {
         "id": request_id,
         "object": "chat.completion",
@@ -134,7 +134,7 @@ def completion_body(
                 "logprobs": None,
             }
         ],
-        "usage": usage_body(usage),
+        "usage": usage_body(usage) if usage else None,
         "llmops": extension,
     }
 

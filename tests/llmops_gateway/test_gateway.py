@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,7 +92,8 @@ class FakeEngine:
         for piece in PIECES[1:]:
             yield _event(choices=[{"index": 0, "delta": {"content": piece}, "finish_reason": None}])
         yield _event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
-        yield _event(choices=[], usage={"prompt_tokens": 40, "completion_tokens": 5, "total_tokens": 45})
+        if behaviour != "uncounted":
+            yield _event(choices=[], usage={"prompt_tokens": 40, "completion_tokens": 5, "total_tokens": 45})
         yield "data: [DONE]\n\n"
 
 
@@ -111,7 +112,7 @@ class Running:
     client: openai.OpenAI
     answered: list[str] = field(default_factory=list)
 
-    def raw(self, content: str = QUESTION, model: str = "notes", **more: Any) -> tuple[Any, httpx.Headers]:
+    def raw(self, content: str = QUESTION, model: str = "notes", **more: Any) -> tuple[Any, Mapping[str, str]]:
         """Ask for a whole answer; the answer and the headers that it came with."""
         messages = more.pop("messages", [{"role": "user", "content": content}])
         reply = self.client.chat.completions.with_raw_response.create(model=model, messages=messages, **more)
@@ -242,6 +243,14 @@ def test_usage_is_streamed_only_to_those_who_ask(gateway: Running) -> None:
     assert all(chunk.usage is None for chunk in gateway.stream())
 
 
+def test_an_engine_that_counts_no_tokens_answers_all_the_same(gateway: Running, behave: Callable[[str], None]) -> None:
+    behave("uncounted")
+    completion = gateway.ask()
+    assert completion.choices[0].message.content == "".join(PIECES)
+    assert completion.usage is None
+    assert gateway.logged(completion.id)["prompt_tokens"] is None
+
+
 def test_earlier_turns_reach_the_engine(gateway: Running) -> None:
     turns = [
         {"role": "user", "content": "How long does bread dough rest?"},
@@ -337,11 +346,11 @@ def test_an_engine_that_dies_in_mid_stream_ends_the_answer_with_an_error(
     gateway: Running, behave: Callable[[str], None]
 ) -> None:
     behave("hang up")
-    seen: list[Any] = []
+    stream = gateway.stream()
+    opening = next(stream)
     with pytest.raises(openai.APIError, match="engine"):
-        for chunk in gateway.stream():
-            seen.append(chunk)
-    row = gateway.logged(seen[0].id)
+        list(stream)
+    row = gateway.logged(opening.id)
     assert (row["status"], row["error_type"], row["answer"]) == (503, "EngineError", PIECES[0])
 
 
