@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,15 @@ def test_a_broken_cache_costs_nothing_but_time(settings: Settings, folder: Path,
 def test_a_folder_that_is_not_there_is_an_error(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not there or holds no file"):
         embedder_revision(settings, f"path:{tmp_path / 'nothing'}")
+
+
+def test_a_revision_loads_no_heavy_library() -> None:
+    """Dagster asks for revisions whenever it loads the definitions."""
+    code = (
+        "import sys; from llmops_core.models import revisions, store, tokens;"
+        " from llmops_core.settings import load_settings;"
+        " revisions.embedder_revision(load_settings(), 'minilm');"
+        " print([name for name in ('torch', 'transformers', 'onnxruntime', 'huggingface_hub') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
