@@ -87,8 +87,7 @@ class Dev:
         query = """query ($since: Float!) {
           runsOrError(filter: {createdAfter: $since}) {
             ... on Runs {
-              results { runId status pipelineName repositoryOrigin { repositoryLocationName }
-                        assetSelection { path } tags { key value } }
+              results { runId status pipelineName repositoryOrigin { repositoryLocationName } }
             }
           }
         }"""
