@@ -30,6 +30,7 @@ from llmops_core.errors import (
     ModelError,
     NotFoundError,
     RetryableError,
+    SpoolError,
 )
 from llmops_core.ids import uuid7
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -151,9 +152,8 @@ class Gateway:
             log.warning("%s: %s", answer.request_id, error)
             if isinstance(error, EngineError):
                 self.releases.refresh()
-                await self._spools.of(answer.served.assistant).append(
-                    "request", answer.row(_status(error), error).to_payload()
-                )
+            if not isinstance(error, SpoolError):
+                self._in_background(self._log_failed(answer, error))
             yield stream.error(_error_of(error))
             return
         except (asyncio.CancelledError, GeneratorExit):
@@ -167,6 +167,11 @@ class Gateway:
     async def _served(self, model: str) -> Served:
         served = self.releases.ready(model)
         return served if served else await asyncio.to_thread(self.releases.load, model)
+
+    async def _log_failed(self, answer: Answer, error: LlmopsError) -> None:
+        """Log a stream that broke: its client has the error already, so nobody waits for the row."""
+        spool = self._spools.of(answer.served.assistant)
+        await spool.append("request", answer.row(_status(error), error).to_payload())
 
     async def _log_cancelled(self, answer: Answer) -> None:
         """Log a request whose client went away: what was made for it was paid for all the same."""

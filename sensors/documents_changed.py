@@ -47,13 +47,14 @@ def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -
         if any(not record.dagster_run.is_finished for record in runs):
             return dg.SensorResult(skip_reason="The build of this change is under way.", cursor=cursor)
         revisions = list(embedder_models(assistant))
-        attempt = len(runs) // len(revisions) + 1
-        if attempt > MAX_ATTEMPTS:
+        # A content can come back after a revert: builds of it that succeeded are not failed attempts.
+        failed = sum(record.dagster_run.is_failure for record in runs)
+        if failed >= MAX_ATTEMPTS * len(revisions):
             reason = f"The build of this change failed {MAX_ATTEMPTS} times; look at its runs, then launch index_build."
             return dg.SensorResult(skip_reason=reason, cursor=cursor)
         requests = [
             dg.RunRequest(
-                run_key=f"{content}:{revision}:{attempt}",
+                run_key=f"{content}:{revision}:{len(runs) // len(revisions) + 1}",
                 partition_key=revision,
                 tags={CAUSE_TAG: f"{assistant.name}:{content}"},
             )
