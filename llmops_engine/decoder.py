@@ -6,17 +6,23 @@ tokens at temperature 0 do not depend on what else is asked.
 
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmops_core.engines.chat import Delta, GenerationParams, Message, Usage
-from llmops_core.errors import ContextOverflowError, NotFoundError
-
-# A token may be half a character; it is held back until the text that it belongs to is whole.
-REPLACEMENT = "\ufffd"
+from llmops_core.errors import (
+    ContextOverflowError,
+    InvalidRequestError,
+    LlmopsError,
+    ModelError,
+    NotFoundError,
+)
+from llmops_engine.text import TextStream
 
 
 @dataclass
@@ -50,7 +56,10 @@ class Decoder:
         self._queue.put(lambda: self._answer(job))
 
     def load_adapter(self, name: str, folder: str) -> Future[None]:
-        """Load a LoRA adapter between two answers."""
+        """Load a LoRA adapter between two answers.
+
+        The future raises `InvalidRequestError` if the name is taken, `ModelError` if the adapter does not fit.
+        """
         return self._call(lambda: self._load_adapter(name, folder))
 
     def unload_adapter(self, name: str) -> Future[None]:
@@ -99,21 +108,41 @@ class Decoder:
             self._end_tokens.add(int(self._tokenizer.eos_token_id))
 
     def _load_adapter(self, name: str, folder: str) -> None:
-        from peft import PeftModel
+        from peft import PeftConfig, PeftModel
 
-        if isinstance(self._model, PeftModel):
-            self._model.load_adapter(folder, adapter_name=name)
-        else:
-            self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name).eval()
+        if name == self.name or name in self.adapters:
+            raise InvalidRequestError(f"The lora adapter '{name}' has already been loaded.")
+        try:
+            if not self.adapters:
+                config = PeftConfig.from_pretrained(folder)
+                config.inference_mode = True
+                self._model = PeftModel(self._model, config, adapter_name=name).eval()
+            missed = self._model.load_adapter(folder, adapter_name=name)
+            if missed.missing_keys or missed.unexpected_keys:
+                raise ValueError(
+                    f"its weights are for other layers: {(missed.unexpected_keys or missed.missing_keys)[:3]}"
+                )
+        except Exception as error:  # peft raises whatever its parts raise; all of it means that the files do not fit
+            self._remove(name)
+            raise ModelError(f"The adapter in {folder} does not fit {self.name}: {error}") from error
         self.adapters[name] = folder
 
     def _unload_adapter(self, name: str) -> None:
         if name not in self.adapters:
-            raise NotFoundError(f"There is no adapter {name!r}.")
-        self._model.delete_adapter(name)
+            raise NotFoundError(f"The lora adapter '{name}' cannot be found.")
         del self.adapters[name]
+        self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        """Take an adapter's weights out of the model, and peft's layers with the last."""
+        from peft import PeftModel
+
+        if not isinstance(self._model, PeftModel):
+            return
         if not self.adapters:
             self._model = self._model.unload()
+        elif name in self._model.peft_config:
+            self._model.delete_adapter(name)
 
     def _answer(self, job: Job) -> None:
         try:
@@ -121,30 +150,40 @@ class Decoder:
                 job.emit(delta)
             job.emit(None)
         except Exception as error:  # handed to the request that waits for this answer
+            if not isinstance(error, LlmopsError):
+                traceback.print_exc()
             job.emit(error)
+
+    def _prompt(self, job: Job) -> list[int]:
+        """The tokens of the messages; raises `ContextOverflowError` if the answer does not fit behind them."""
+        from jinja2 import TemplateError
+
+        try:
+            tokens: list[int] = self._tokenizer.apply_chat_template(
+                [{"role": m.role, "content": m.content} for m in job.messages],
+                add_generation_prompt=True,
+                return_dict=True,
+            )["input_ids"]
+        except TemplateError as error:
+            raise InvalidRequestError(f"The model's chat template refuses the messages: {error}") from error
+        if len(tokens) + job.params.max_tokens > self.context_window:
+            raise ContextOverflowError(
+                f"This model's maximum context length is {self.context_window} tokens; the messages take"
+                f" {len(tokens)} and max_tokens is {job.params.max_tokens}."
+            )
+        return tokens
 
     def _decode(self, job: Job) -> Iterator[Delta]:
         """Decode greedily or by sampling; texts come out as soon as they are whole characters."""
         import torch
 
-        prompt = self._tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in job.messages],
-            add_generation_prompt=True,
-            return_tensors="pt",
-            return_dict=True,
-        )["input_ids"].to(self._model.device)
-        prompt_tokens = int(prompt.shape[1])
-        if prompt_tokens + job.params.max_tokens > self.context_window:
-            raise ContextOverflowError(
-                f"This model's maximum context length is {self.context_window} tokens; the messages take"
-                f" {prompt_tokens} and max_tokens is {job.params.max_tokens}."
-            )
+        tokens = self._prompt(job)
         if job.params.temperature > 0:
             torch.manual_seed(job.params.seed if job.params.seed is not None else torch.seed() & 0x7FFFFFFF)
-        text = _Text(self._tokenizer, job.params.stop)
+        text = TextStream(self._tokenizer, job.params.stop)
         finish_reason = "length"
         with torch.inference_mode(), self._adapter_of(job.model):
-            inputs, cache = prompt, None
+            inputs, cache = torch.tensor([tokens], device=self._model.device), None
             for _ in range(job.params.max_tokens):
                 if job.cancelled.is_set():
                     return
@@ -160,58 +199,18 @@ class Decoder:
                 if text.stopped:
                     finish_reason = "stop"
                     break
-                inputs = torch.tensor([[token]], device=prompt.device)
-        rest = text.rest()
-        yield Delta(rest, finish_reason, Usage(prompt_tokens, text.count))
+                inputs = torch.tensor([[token]], device=self._model.device)
+        yield Delta(text.rest(), finish_reason, Usage(len(tokens), text.count))
 
-    def _adapter_of(self, model: str) -> Any:
+    def _adapter_of(self, model: str) -> AbstractContextManager[Any]:
         """The context in which the asked-for adapter, or none, is active."""
-        from contextlib import nullcontext
-
         if model in self.adapters:
             self._model.set_adapter(model)
             return nullcontext()
-        return self._model.disable_adapter() if self.adapters else nullcontext()
-
-
-class _Text:
-    """Turns tokens into text, holding back half characters and what may become a stop string."""
-
-    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
-        self._tokenizer = tokenizer
-        self._stop = [s for s in stop if s]
-        self._tokens: list[int] = []
-        self._sent = 0
-        self.stopped = False
-
-    @property
-    def count(self) -> int:
-        """Tokens so far."""
-        return len(self._tokens)
-
-    def push(self, token: int) -> str:
-        """Take a token and give the text that is certain now."""
-        self._tokens.append(token)
-        text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        found = min((i for i in (text.find(s, 0) for s in self._stop) if i >= 0), default=-1)
-        if found >= 0:
-            self.stopped = True
-            return self._send(text, found)
-        if text.endswith(REPLACEMENT):
-            return ""
-        held = max((n for s in self._stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
-        return self._send(text, len(text) - held)
-
-    def rest(self) -> str:
-        """What was held back and is certain at the end."""
-        if self.stopped:
-            return ""
-        text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        return self._send(text, len(text))
-
-    def _send(self, text: str, end: int) -> str:
-        piece, self._sent = text[self._sent : end], max(self._sent, end)
-        return piece
+        if model != self.name:
+            raise NotFoundError(f"The model '{model}' does not exist.")
+        disabled: AbstractContextManager[Any] = self._model.disable_adapter() if self.adapters else nullcontext()
+        return disabled
 
 
 def _next_token(logits: Any, params: GenerationParams) -> int:

@@ -4,20 +4,27 @@ What the server refuses because of the request is an `InvalidRequestError` (or `
 server's own trouble is an `EngineError`, which may pass.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import aiohttp
 
 from llmops_core.engines.chat import Completion, Delta, GenerationParams, Message, Usage
-from llmops_core.errors import ContextOverflowError, EngineError, InvalidRequestError
+from llmops_core.errors import ContextOverflowError, EngineError, InvalidRequestError, LlmopsError
 
 CONNECT_TIMEOUT_S = 5.0
 # A long prompt on a slow machine takes minutes before its first token.
 IDLE_TIMEOUT_S = 300.0
+# How long the end of the body may come after the last event before the connection is given up instead of used again.
+END_OF_BODY_TIMEOUT_S = 0.5
 SHOWN_OF_AN_ERROR = 500
+# How servers say that a request is too long: OpenAI and vLLM; llama.cpp; Ollama and others.
+OVERFLOW_CODES = {"context_length_exceeded", "exceed_context_size_error"}
+OVERFLOW_WORDS = ("context length", "context size", "context window")
 
 
 class EngineClient:
@@ -30,7 +37,10 @@ class EngineClient:
         self._session = session
 
     async def stream(self, messages: Sequence[Message], params: GenerationParams) -> AsyncIterator[Delta]:
-        """Answer piece by piece; closing the iterator early stops the engine."""
+        """Answer piece by piece; closing the iterator early closes the connection, which stops the engine.
+
+        Raises `InvalidRequestError`, `ContextOverflowError` or `EngineError`.
+        """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=IDLE_TIMEOUT_S)
         body = {
             "model": self._model,
@@ -46,18 +56,23 @@ class EngineClient:
         try:
             async with self._session.post(self._url, json=body, headers=self._headers, timeout=timeout) as reply:
                 if reply.status != 200:
-                    raise _refusal(self._url, reply.status, await reply.text())
+                    raise _refusal(self._url, reply.status, await reply.text(errors="replace"))
+                if reply.content_type != "text/event-stream":
+                    raise EngineError(
+                        f"The engine at {self._url} answers with {reply.content_type}, not with a stream."
+                    )
                 ended = False
                 async for data in _events(reply.content):
                     if data == "[DONE]":
                         ended = True
+                        await _read_to_the_end(reply.content)
                         break
                     delta = _delta(self._url, data)
                     ended = ended or delta.finish_reason is not None
                     yield delta
                 if not ended:
                     raise EngineError(f"The engine at {self._url} ended its answer in the middle.")
-        except (TimeoutError, aiohttp.ClientError) as error:
+        except (OSError, aiohttp.ClientError) as error:
             reason = str(error) or type(error).__name__
             raise EngineError(f"The engine at {self._url} does not answer: {reason}. Is it running?") from error
 
@@ -72,16 +87,30 @@ class EngineClient:
 
 
 async def _events(content: aiohttp.StreamReader) -> AsyncIterator[str]:
-    """The data of server-sent events; frames may be split anywhere, comments and other fields are passed over."""
+    """The data of server-sent events; frames may be split anywhere, comments and other fields are passed over.
+
+    A line is an event: no server of this kind spreads one JSON value over several `data:` lines.
+    """
     pending = b""
     async for piece in content.iter_any():
-        pending += piece
-        *lines, pending = pending.split(b"\n")
+        *lines, pending = (pending + piece).split(b"\n")
         for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip().decode("utf-8", "replace")
-    if pending.startswith(b"data:"):
-        yield pending[5:].strip().decode("utf-8", "replace")
+            if data := _data(line):
+                yield data
+    if data := _data(pending):
+        yield data
+
+
+def _data(line: bytes) -> str:
+    return line[5:].strip().decode("utf-8", "replace") if line.startswith(b"data:") else ""
+
+
+async def _read_to_the_end(content: aiohttp.StreamReader) -> None:
+    """Read past the last event, so that the connection can carry the next request."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(END_OF_BODY_TIMEOUT_S):
+            while not content.at_eof():
+                await content.readany()
 
 
 def _delta(url: str, data: str) -> Delta:
@@ -100,20 +129,19 @@ def _delta(url: str, data: str) -> Delta:
         raise EngineError(f"The engine at {url} sent what is no chat chunk: {data[:SHOWN_OF_AN_ERROR]}") from error
 
 
-def _refusal(url: str, status: int, text: str) -> Exception:
+def _refusal(url: str, status: int, text: str) -> LlmopsError:
     """The error that an HTTP status stands for."""
-    message = text[:SHOWN_OF_AN_ERROR]
-    try:
+    message, codes = text[:SHOWN_OF_AN_ERROR], set[str]()
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
         error = json.loads(text)["error"]
-        message, code = str(error["message"]), error.get("code")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        code = None
-    if code == "context_length_exceeded" or "context length" in message:
-        return ContextOverflowError(message)
+        message, codes = str(error["message"]), {str(error.get("code")), str(error.get("type"))}
     if status in {400, 413, 422}:
+        if codes & OVERFLOW_CODES or any(words in message for words in OVERFLOW_WORDS):
+            return ContextOverflowError(message)
         return InvalidRequestError(f"The engine refuses the request: {message}")
     if status in {401, 403}:
         return EngineError(
-            f"The engine at {url} refuses the key (HTTP {status}): {message}. Look at generator.api_key_env."
+            f"The engine at {url} refuses the key (HTTP {status}): {message}. The key is read from the variable that"
+            " generator.api_key_env names in assistant.yaml."
         )
     return EngineError(f"The engine at {url} answers HTTP {status}: {message}")

@@ -6,10 +6,14 @@ input: when this process ends, however it ends, the pipe closes and the child ex
 
 import json
 import os
+import re
+import selectors
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import httpx
 
@@ -23,12 +27,17 @@ LOG_LINES_SHOWN = 15
 
 
 class LocalEngine:
-    """Starts the child and waits until it is ready; raises `EngineError` with the end of its log if it is not."""
+    """Starts the child and waits until it is ready; raises `EngineError` with the end of its log if it is not.
+
+    `base_url` is its address, up to and with `/v1`. Use as a context manager, or call `close`.
+    """
 
     def __init__(self, settings: Settings, folder: Path, name: str) -> None:
         logs = settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self._log = logs / f"engine-{name}.log"
+        # A name may be a reference such as hf:owner/model@revision.
+        self._log = logs / f"engine-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.log"
+        self._deadline = time.monotonic() + START_TIMEOUT_S
         command = [sys.executable, "-m", "llmops_engine", "--model", str(folder), "--model-name", name]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -42,8 +51,22 @@ class LocalEngine:
         try:
             self.base_url = self._wait_until_ready()
         except BaseException:
+            self._process.kill()
             self.close()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._process.pid
 
     def alive(self) -> bool:
         """Whether the child runs."""
@@ -51,34 +74,42 @@ class LocalEngine:
 
     def close(self) -> None:
         """End the child."""
-        if self._process.stdin:
-            self._process.stdin.close()
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+        self._process.stdout.close()
 
     def _wait_until_ready(self) -> str:
+        address = f"http://127.0.0.1:{self._port()}"
+        # Without the environment: a proxy that is set there does not reach this machine's loopback.
+        with httpx.Client(trust_env=False, timeout=5) as client:
+            while time.monotonic() < self._deadline:
+                if not self.alive():
+                    raise self._failure("ended while it was loading its model")
+                try:
+                    if client.get(f"{address}/health").status_code == 200:
+                        return f"{address}/v1"
+                except httpx.HTTPError:
+                    pass  # not listening yet
+                time.sleep(POLL_S)
+        raise self._failure(f"was not ready after {START_TIMEOUT_S:.0f} s")
+
+    def _port(self) -> int:
+        """The port that the child says on its standard output."""
         assert self._process.stdout
-        line = self._process.stdout.readline()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(self._deadline - time.monotonic()):
+                raise self._failure(f"did not say its port within {START_TIMEOUT_S:.0f} s")
         try:
-            port = int(json.loads(line)["port"])
+            return int(json.loads(self._process.stdout.readline())["port"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._failure("did not start") from error
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if not self.alive():
-                raise self._failure("ended while it was loading its model")
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
-                    return f"http://127.0.0.1:{port}/v1"
-            except httpx.HTTPError:
-                pass
-            time.sleep(POLL_S)
-        raise self._failure(f"was not ready after {START_TIMEOUT_S:.0f} s")
 
     def _failure(self, what: str) -> EngineError:
         tail = "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:])
