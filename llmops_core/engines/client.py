@@ -6,7 +6,7 @@ server's own trouble is an `EngineError`, which may pass.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -36,7 +36,7 @@ class EngineClient:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session = session
 
-    async def stream(self, messages: Sequence[Message], params: GenerationParams) -> AsyncIterator[Delta]:
+    async def stream(self, messages: Sequence[Message], params: GenerationParams) -> AsyncGenerator[Delta]:
         """Answer piece by piece; closing the iterator early closes the connection, which stops the engine.
 
         Raises `InvalidRequestError`, `ContextOverflowError` or `EngineError`.
