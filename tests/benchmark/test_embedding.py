@@ -1,0 +1,50 @@
+"""Embedding through the pipeline against raw `SentenceTransformer.encode`, on the same texts in one run.
+
+`make bench` prints both rates. The pipeline's side holds the anti-join, batching, and commits to Iceberg.
+"""
+
+import time
+from pathlib import Path
+
+import polars as pl
+
+from llmops_core.assistant import load_assistant
+from llmops_core.chunks.sync import sync_chunks
+from llmops_core.corpus.sync import sync_corpus
+from llmops_core.embedders.load import load_embedder
+from llmops_core.embedders.sync import EmbeddingTables, embed_bucket
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.settings import load_settings
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_embedding_through_the_pipeline_beside_raw_encode(tmp_path: Path, models: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(models)
+    settings = load_settings(home=home)
+    assistant = load_assistant(PROJECT / "assistants" / "python_help")
+    lakehouse = Lakehouse.open(settings)
+    lakehouse.prepare(assistant.name)
+    run = Provenance("benchmark")
+    documents = sync_corpus(lakehouse, assistant, run, lambda _: None).documents_snapshot
+    assert documents is not None
+    snapshot = sync_chunks(lakehouse, assistant, settings, documents, run).snapshot
+    assert snapshot is not None
+    embedder = load_embedder(settings, "minilm")
+    embedder.embed_documents(["warm up"])
+
+    rows = lakehouse.table(assistant.name, "corpus_chunks").read(snapshot)
+    texts = rows.select(pl.concat_str("title", "text", separator="\n\n"))["title"].to_list()
+    started = time.perf_counter()
+    embedder.embed_documents(texts)
+    raw = len(texts) / (time.perf_counter() - started)
+
+    tables = EmbeddingTables.of(lakehouse, assistant.name, snapshot)
+    started = time.perf_counter()
+    done = embed_bucket(tables, embedder, embedder.revision, 0, 1, run, lambda _done, _of: None)
+    pipeline = done / (time.perf_counter() - started)
+    print(f"\nraw encode {raw:.1f} chunks/s   pipeline {pipeline:.1f} chunks/s   ratio {pipeline / raw:.2f}")
+    assert done == len(texts)
