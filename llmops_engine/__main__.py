@@ -30,10 +30,11 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
     # Ctrl-C reaches the whole terminal; the parent decides when its engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # By default a thread of OpenMP that waits for the others spins. Where something else wants the cores too (an
-    # embedder, another engine), each of the hundreds of waits of a token then takes a time slice: 0.6 tokens a second
-    # instead of 14. Read when torch is imported, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # A thread of OpenMP that waits for the others spins for milliseconds, and a token has hundreds of such waits. Where
+    # something else wants the cores too (an embedder, another engine), that costs most of the speed. Measured with two
+    # busy processes on two cores: 3 tokens a second, 8 with this limit; alone 19 and 17. Read when torch is imported,
+    # which is later.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
