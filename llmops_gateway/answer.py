@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -73,13 +74,15 @@ class Answer:
         assert self._rendered
         started = time.perf_counter()
         try:
-            async for delta in self._client.stream(self._rendered.messages, self._params):
-                self.finish_reason = delta.finish_reason or self.finish_reason
-                self.usage = delta.usage or self.usage
-                if delta.text:
-                    self._timings.setdefault("first_token", _ms_since(self._clock))
-                    self._pieces.append(delta.text)
-                    yield delta.text
+            # Closed at once when the client leaves, so that the engine stops decoding then and not at some later collection.
+            async with aclosing(self._client.stream(self._rendered.messages, self._params)) as deltas:
+                async for delta in deltas:
+                    self.finish_reason = delta.finish_reason or self.finish_reason
+                    self.usage = delta.usage or self.usage
+                    if delta.text:
+                        self._timings.setdefault("first_token", _ms_since(self._clock))
+                        self._pieces.append(delta.text)
+                        yield delta.text
         finally:
             self._timings["generate"] = _ms_since(started)
 
