@@ -30,7 +30,7 @@ dev: setup  ## Dagster UI, daemon and gateway together; Ctrl-C ends all
 	@exec $(BIN)/llmops dev
 
 check: $(STAMP)  ## style, types, import contracts, docs
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports

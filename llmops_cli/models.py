@@ -1,10 +1,10 @@
 """`llmops models …`."""
 
 import click
-from llmops_core.models.store import pull as pull_models
 
 from llmops_cli.context import json_option, reports_errors
 from llmops_cli.output import emit, progress, table
+from llmops_core.models.store import pull as pull_models
 from llmops_core.settings import load_settings
 
 
