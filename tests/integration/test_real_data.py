@@ -1,0 +1,111 @@
+"""Assistants over data that nobody here wrote: every retrieval mode side by side, the default above plain BM25.
+
+Needs the data folder `shared/data` beside the project; skipped where it is absent.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmops_cli.build import build
+from llmops_core.answering.loaded import LoadedRelease, ModelPool, load_release
+from llmops_core.assistant import load_assistant
+from llmops_core.evaluation.metrics import ranked_documents, recall_at_k
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.release.registry import Releases
+from llmops_core.settings import Settings, load_settings
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+MODES = ("dense", "full_text", "hybrid")
+# Questions of each set: enough for two digits, few enough for a minute.
+QUESTIONS = 300
+
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not here")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, models: Path) -> Iterator[Settings]:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMOPS_HOME", str(home))
+        patch.setenv("DAGSTER_HOME", str(home / "dagster"))
+        yield load_settings()
+
+
+def releases_by_mode(settings: Settings, folder: Path, sources: list[dict[str, str]]) -> dict[str, LoadedRelease]:
+    (folder / "prompts").mkdir(parents=True)
+    (folder / "prompts" / "answer.jinja").write_text(
+        "{% block system %}s{% endblock %}{% block user %}{{ question }}{% endblock %}", encoding="utf-8"
+    )
+    (folder / "assistant.yaml").write_text(
+        f"name: real\nsources: {json.dumps(sources)}\nchunking: {{size: 128, overlap: 32}}\n", encoding="utf-8"
+    )
+    assistant = load_assistant(folder)
+    build(settings, assistant)
+    registry = Releases(Lakehouse.open(settings), "real")
+    release = registry.get("prod")
+    text, pool = registry.prompt_text(release), ModelPool(settings)
+    retrieval = release.manifest.retrieval
+    return {
+        mode: load_release(
+            settings,
+            pool,
+            release.manifest.model_copy(update={"retrieval": retrieval.model_copy(update={"mode": mode})}),
+            text,
+        )
+        for mode in MODES
+    }
+
+
+def recalls(release: LoadedRelease, queries: list[dict[str, list[str]]]) -> tuple[float, float]:
+    ranked = [ranked_documents(release.retrieve(str(q["question"]), 30).hits) for q in queries]
+    golds = [q["gold_doc_ids"] for q in queries]
+    first, fifth = (
+        sum(recall_at_k(r, g, k) for r, g in zip(ranked, golds, strict=True)) / len(queries) for k in (1, 5)
+    )
+    return first, fifth
+
+
+def read(*files: Path) -> list[dict[str, list[str]]]:
+    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    step = max(1, len(rows) // QUESTIONS)
+    return rows[::step]
+
+
+@pytest.mark.parametrize(
+    ("name", "corpora", "queries", "floor_at_5"),
+    [
+        (
+            "feedbackqa WHO + CDC",
+            ("feedbackqa/corpus.WHO.jsonl", "feedbackqa/corpus.CDC.jsonl"),
+            ("feedbackqa/queries.WHO.test.jsonl", "feedbackqa/queries.CDC.test.jsonl"),
+            0.73,  # of CDC, the harder half; both halves lie in one index here
+        ),
+        ("xquad en", ("xquad/corpus.en.jsonl",), ("xquad/queries.en.jsonl",), 0.98),
+    ],
+)
+def test_the_default_mode_beats_plain_bm25(
+    tmp_path: Path,
+    settings: Settings,
+    name: str,
+    corpora: tuple[str, ...],
+    queries: tuple[str, ...],
+    floor_at_5: float,
+) -> None:
+    # The heading of a passage is what people would title it by; the page's title is the same for dozens of passages.
+    title = "section" if "feedbackqa" in corpora[0] else "title"
+    sources = [
+        {"type": "jsonl", "path": str(DATA / corpus), "id": "doc_id", "title": title, "text": "text"}
+        for corpus in corpora
+    ]
+    loaded = releases_by_mode(settings, tmp_path / "real", sources)
+    asked = read(*(DATA / query for query in queries))
+    scores = {mode: recalls(release, asked) for mode, release in loaded.items()}
+    print(f"\n{name}: {len(asked)} questions, BM25 over whole passages has recall@5 {floor_at_5}")
+    for mode, (first, fifth) in scores.items():
+        print(f"  {mode:<10} recall@1 {first:.3f}  recall@5 {fifth:.3f}")
+    assert scores["hybrid"][1] >= floor_at_5
