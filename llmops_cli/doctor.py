@@ -5,7 +5,6 @@ import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 import click
@@ -23,10 +22,12 @@ from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.models.store import known_models, model_folder
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings, project_root
+from llmops_core.traffic.ingest import taken_by_all
+from llmops_core.traffic.line import OPEN, SEALED, segment_number
 
 UI_PORT = 3000
 ENOUGH_DISK_GB = 5
-STALE_SPOOL = timedelta(minutes=30)
+STALE_SPOOL_MINUTES = 30
 DAEMON_SILENT = timedelta(minutes=2)
 
 State = Literal["ok", "warn", "fail"]
@@ -70,7 +71,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"assistant {file.parent.name}", "fail", str(error))
     yield from _lakehouse(settings, assistants)
     yield from _dagster(settings, assistants)
-    yield from _spool(settings)
+    yield from _spool(settings, assistants)
 
 
 def _disk(settings: Settings) -> Finding:
@@ -147,15 +148,25 @@ def _instigators(instance: dg.DagsterInstance, assistant: Assistant) -> Finding:
     return Finding(f"sensors of {assistant.name}", "ok", f"on: {', '.join(sorted(names))}")
 
 
-def _spool(settings: Settings) -> Iterator[Finding]:
-    oldest: Path | None = None
-    for file in settings.spool.glob("*/*/*"):
-        if file.suffix in {".open", ".jsonl"} and (oldest is None or file.stat().st_mtime < oldest.stat().st_mtime):
-            oldest = file
+def _spool(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]:
+    """Rows on local disk that Iceberg does not have; what it has lies there until a gateway clears it away."""
+    lakehouse = Lakehouse.open(settings)
+    present = lakehouse.assistants()
+    oldest: float | None = None
+    for assistant in assistants:
+        if assistant.name not in present:
+            continue
+        tables = [lakehouse.table(assistant.name, f"traffic_{noun}") for noun in ("requests", "feedback")]
+        for folder in (settings.spool / assistant.name).glob("*/"):
+            taken = taken_by_all(tables, folder.name)
+            for file in folder.iterdir():
+                number = segment_number(file.name, SEALED) or segment_number(file.name, OPEN)
+                if number is not None and number > taken:
+                    oldest = min(oldest or file.stat().st_mtime, file.stat().st_mtime)
     if oldest is None:
-        yield Finding("spool", "ok", "empty: every logged request is in Iceberg")
+        yield Finding("spool", "ok", "every logged request is in Iceberg")
         return
-    age = datetime.now(UTC) - datetime.fromtimestamp(oldest.stat().st_mtime, UTC)
-    state: State = "warn" if age > STALE_SPOOL else "ok"
-    hint = "; run `llmops ingest`, with a gateway running" if state == "warn" else ""
-    yield Finding("spool", state, f"oldest row waits for {age.total_seconds() / 60:.0f} minutes{hint}")
+    minutes = (datetime.now(UTC).timestamp() - oldest) / 60
+    state: State = "warn" if minutes > STALE_SPOOL_MINUTES else "ok"
+    hint = "; with a gateway running: llmops ingest" if state == "warn" else ""
+    yield Finding("spool", state, f"the oldest row that is not in Iceberg waits for {minutes:.0f} minutes{hint}")

@@ -1,5 +1,8 @@
 """`llmops upgrade`."""
 
+import sys
+from contextlib import redirect_stdout
+
 import click
 import dagster as dg
 
@@ -19,6 +22,7 @@ def command(as_json: bool) -> None:
     lakehouse = Lakehouse.open(settings)
     changes = [change for assistant in lakehouse.assistants() for change in lakehouse.prepare(assistant)]
     prepare_instance(settings)
-    with dg.DagsterInstance.get() as instance:
+    # Dagster prints what it does; standard output is the command's own.
+    with redirect_stdout(sys.stderr), dg.DagsterInstance.get() as instance:
         instance.upgrade()
     emit({"changes": changes}, "\n".join(changes) or "Everything is up to date.", as_json=as_json)

@@ -23,13 +23,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from llmops_core.errors import (
-    ContextOverflowError,
     EngineError,
     InvalidRequestError,
     LlmopsError,
-    ModelError,
     NotFoundError,
-    RetryableError,
     SpoolError,
 )
 from llmops_core.ids import uuid7
@@ -38,13 +35,13 @@ from llmops_core.settings import Settings
 from llmops_core.traffic.row import FeedbackRow
 from llmops_core.version import code_version
 from llmops_gateway.answer import LOCAL_SUBJECT, Answer
+from llmops_gateway.errors import error_of, on_crash, on_error, on_http_error, status_of
 from llmops_gateway.protocol import (
     MAX_BODY_BYTES,
     ChatRequest,
     FeedbackRequest,
     Stream,
     completion_body,
-    error_body,
     parse,
 )
 from llmops_gateway.releases import LoadedReleases, Served
@@ -72,7 +69,7 @@ class Gateway:
         """The ASGI application; its lifespan starts and stops everything."""
         return Starlette(
             lifespan=self._lifespan,
-            exception_handlers={LlmopsError: _on_error, HTTPException: _on_http_error, Exception: _on_crash},
+            exception_handlers={LlmopsError: on_error, HTTPException: on_http_error, Exception: on_crash},
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/models", self._models),
@@ -112,7 +109,7 @@ class Gateway:
         except LlmopsError as error:
             if isinstance(error, EngineError):
                 self.releases.refresh()
-            await spool.append("request", answer.row(_status(error), error).to_payload())
+            await spool.append("request", answer.row(status_of(error), error).to_payload())
             raise
         except asyncio.CancelledError:
             self._in_background(self._log_cancelled(answer))
@@ -154,7 +151,7 @@ class Gateway:
                 self.releases.refresh()
             if not isinstance(error, SpoolError):
                 self._in_background(self._log_failed(answer, error))
-            yield stream.error(_error_of(error))
+            yield stream.error(error_of(error))
             return
         except (asyncio.CancelledError, GeneratorExit):
             self._in_background(self._log_cancelled(answer))
@@ -171,7 +168,7 @@ class Gateway:
     async def _log_failed(self, answer: Answer, error: LlmopsError) -> None:
         """Log a stream that broke: its client has the error already, so nobody waits for the row."""
         spool = self._spools.of(answer.served.assistant)
-        await spool.append("request", answer.row(_status(error), error).to_payload())
+        await spool.append("request", answer.row(status_of(error), error).to_payload())
 
     async def _log_cancelled(self, answer: Answer) -> None:
         """Log a request whose client went away: what was made for it was paid for all the same."""
@@ -270,39 +267,3 @@ async def _body(http: Request) -> bytes:
             raise HTTPException(413, f"The body is longer than {MAX_BODY_BYTES} bytes.")
         parts.append(part)
     return b"".join(parts)
-
-
-def _status(error: LlmopsError) -> int:
-    """The HTTP status of an error."""
-    if isinstance(error, NotFoundError):
-        return 404
-    if isinstance(error, (InvalidRequestError, ContextOverflowError)):
-        return 400
-    if isinstance(error, (RetryableError, ModelError)):
-        return 503
-    return 500
-
-
-def _error_of(error: LlmopsError) -> dict[str, Any]:
-    status = _status(error)
-    code = "context_length_exceeded" if isinstance(error, ContextOverflowError) else None
-    return error_body(str(error), "invalid_request_error" if status < 500 else "server_error", code)
-
-
-async def _on_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, LlmopsError)
-    status = _status(error)
-    headers = {"retry-after": "1"} if status == 503 else None
-    return JSONResponse(_error_of(error), status_code=status, headers=headers)
-
-
-async def _on_http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = error.detail if error.status_code != 404 else "There is nothing at this address. See /v1/models."
-    return JSONResponse(error_body(message, "invalid_request_error"), status_code=error.status_code)
-
-
-async def _on_crash(http: Request, error: Exception) -> Response:
-    log.exception("%s %s failed", http.method, http.url.path, exc_info=error)
-    body = error_body("The gateway failed on this request; its log says why.", "server_error")
-    return JSONResponse(body, status_code=500)

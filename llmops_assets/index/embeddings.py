@@ -28,7 +28,28 @@ from resources.platform import LakehouseResource, ModelsResource
 def embeddings(assistant: Assistant) -> dg.AssetsDefinition:
     """Vectors of the chunks; only chunks that have none of this revision are embedded."""
     upstream = asset_key(assistant, "corpus", "chunks")
-    key = asset_key(assistant, "index", "embeddings")
+    plan, embed, commit = _plan(assistant), _embed(assistant), _commit(assistant)
+
+    @dg.graph_asset(
+        key=_key(assistant),
+        ins={"chunks": dg.AssetIn(key=upstream, dagster_type=dg.Nothing)},
+        partitions_def=embedder_revisions(assistant),
+        description="One vector for each chunk and embedder revision; adding an embedder leaves the others untouched.",
+        automation_condition=on_changed_data(),
+        **described(assistant, "index", "iceberg", "huggingface"),
+    )
+    def index_embeddings(chunks: None) -> None:
+        return commit(plan(chunks).map(embed).collect())
+
+    return index_embeddings
+
+
+def _key(assistant: Assistant) -> dg.AssetKey:
+    return asset_key(assistant, "index", "embeddings")
+
+
+def _plan(assistant: Assistant) -> dg.OpDefinition:
+    """Which buckets have chunks without a vector; one empty bucket if none has."""
 
     @dg.op(
         name="plan_embeddings",
@@ -39,7 +60,7 @@ def embeddings(assistant: Assistant) -> dg.AssetsDefinition:
     def plan(
         context: dg.OpExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
     ) -> Iterator[dg.DynamicOutput[dict[str, int]]]:
-        snapshot = recorded_snapshot(context, upstream)
+        snapshot = recorded_snapshot(context, asset_key(assistant, "corpus", "chunks"))
         buckets = models.settings().embed_buckets
         tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, snapshot)
         missing = missing_by_bucket(tables, context.partition_key, buckets)
@@ -47,6 +68,12 @@ def embeddings(assistant: Assistant) -> dg.AssetsDefinition:
             yield dg.DynamicOutput(
                 {"bucket": bucket, "buckets": buckets, "chunks_snapshot": snapshot}, mapping_key=f"bucket_{bucket}"
             )
+
+    return plan
+
+
+def _embed(assistant: Assistant) -> dg.OpDefinition:
+    """Embed and commit one bucket."""
 
     @dg.op(name="embed_bucket", retry_policy=RETRIES)
     def embed(
@@ -70,13 +97,19 @@ def embeddings(assistant: Assistant) -> dg.AssetsDefinition:
             )
         return {"embedded": embedded, "chunks_snapshot": part["chunks_snapshot"]}
 
+    return embed
+
+
+def _commit(assistant: Assistant) -> dg.OpDefinition:
+    """Report the snapshot that holds all vectors: the old one if it did already, so that nothing downstream runs."""
+
     @dg.op(name="commit_embeddings", out=dg.Out(dg.Nothing), retry_policy=RETRIES)
     def commit(
         context: dg.OpExecutionContext, parts: list[dict[str, int]], lakehouse: LakehouseResource
     ) -> dg.Output[None]:
         revision, snapshot = context.partition_key, parts[0]["chunks_snapshot"]
         tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, snapshot)
-        before = latest_data_version(context, key, revision)
+        before = latest_data_version(context, _key(assistant), revision)
         unchanged = before is not None and is_complete(tables, revision, int(before))
         result = materialized(
             before if unchanged else tables.embeddings.snapshot_id(),
@@ -88,15 +121,4 @@ def embeddings(assistant: Assistant) -> dg.AssetsDefinition:
         )
         return dg.Output(None, metadata=result.metadata, data_version=result.data_version)
 
-    @dg.graph_asset(
-        key=key,
-        ins={"chunks": dg.AssetIn(key=upstream, dagster_type=dg.Nothing)},
-        partitions_def=embedder_revisions(assistant),
-        description="One vector for each chunk and embedder revision; adding an embedder leaves the others untouched.",
-        automation_condition=on_changed_data(),
-        **described(assistant, "index", "iceberg", "huggingface"),
-    )
-    def index_embeddings(chunks: None) -> None:
-        return commit(plan(chunks).map(embed).collect())
-
-    return index_embeddings
+    return commit

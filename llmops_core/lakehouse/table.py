@@ -8,10 +8,10 @@ snapshot's properties. Concurrency: appends commute and are retried by PyIceberg
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, ValidationException
@@ -33,6 +33,11 @@ os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
 
 # An overwrite of rows that are not there yet is an append here, and nothing to warn of.
 warnings.filterwarnings("ignore", message="Delete operation did not match any records")
+
+R = TypeVar("R")
+
+# How often a decision is made anew after somebody else was faster.
+DECISIONS = 20
 
 # A filter with more values than this makes Iceberg's expression evaluation the slow part of a commit.
 IDS_PER_FILTER = 5_000
@@ -120,6 +125,27 @@ class LakeTable:
         written = _current(table)
         assert written is not None
         return written
+
+    def append_decided(
+        self, decide: Callable[[pl.DataFrame], tuple[R, Mapping[str, Any] | None]], provenance: Provenance
+    ) -> R:
+        """Append the row that `decide` makes of the present rows; if somebody wrote meanwhile, decide anew.
+
+        `decide` returns what the caller wants to know, and the row, or None if there is nothing to write. Only on tables
+        of the spec `COMPARE_AND_SET`. Raises `ConflictError` when others write all the time.
+        """
+        for _ in range(DECISIONS):
+            snapshot = self.snapshot_id()
+            # An empty table has no snapshot to read at; what came since is caught by `append_after`.
+            result, row = decide(self.read(snapshot))
+            if row is None:
+                return result
+            try:
+                self.append_after(pl.DataFrame([row], schema=self.spec.frame_schema), provenance, snapshot)
+            except ConflictError:
+                continue
+            return result
+        raise ConflictError(f"{self.identifier} is being written all the time; try again.")
 
     def replace(self, column: str, values: Iterable[str], frame: pl.DataFrame, provenance: Provenance) -> int | None:
         """Delete the rows whose `column` is one of `values` and append `frame`, in one commit."""

@@ -7,6 +7,7 @@ without retry. Of two movers one wins; the other sees `ConflictError` and what h
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
@@ -16,9 +17,6 @@ from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 
 CHANNELS = ("dev", "staging", "prod")
-
-# Moves of different channels meet in one table; a move that lost to another channel's is simply tried again.
-ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,20 @@ class Channels:
         if channel not in CHANNELS:
             raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join(CHANNELS)}")
         seen = (self.state() if expected is None else expected).get(channel)
-        for _ in range(ATTEMPTS):
-            snapshot = self._table.snapshot_id()
-            current = fold(self.events(snapshot)).get(channel)
+
+        def decide(rows: pl.DataFrame) -> tuple[Pointer, dict[str, Any] | None]:
+            current = fold(_in_order(rows)).get(channel)
             if (current and current.event_id) != (seen and seen.event_id):
                 raise ConflictError(
                     f"{self._assistant}: channel {channel} was moved meanwhile, to {current and current.release_id}."
                     " Look at `llmops release list` and decide again."
                 )
             if current and current.release_id == release_id:
-                return current
+                return current, None
+            pointer = Pointer(release_id, uuid7(), datetime.now(UTC))
             event = {
-                "event_id": uuid7(),
-                "at": datetime.now(UTC),
+                "event_id": pointer.event_id,
+                "at": pointer.at,
                 "channel": channel,
                 "action": action,
                 "release_id": release_id,
@@ -92,13 +91,9 @@ class Channels:
                 "author": author,
                 "reason": reason,
             }
-            row = pl.DataFrame([event], schema=self._table.spec.frame_schema)
-            try:
-                self._table.append_after(row, provenance, snapshot)
-            except ConflictError:
-                continue
-            return Pointer(release_id, str(event["event_id"]), event["at"])  # type: ignore[arg-type]
-        raise ConflictError(f"{self._assistant}: release_events is being written all the time; try again.")
+            return pointer, event
+
+        return self._table.append_decided(decide, provenance)
 
 
 def _in_order(events: pl.DataFrame) -> pl.DataFrame:

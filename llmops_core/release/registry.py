@@ -1,17 +1,16 @@
 """The releases of an assistant: made once, numbered, found by id, number or channel."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
-from llmops_core.errors import ConflictError, NotFoundError
+from llmops_core.errors import NotFoundError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.prompts.versions import PromptVersions
 from llmops_core.release.channels import Channels
 from llmops_core.release.manifest import Manifest, Release
-
-ATTEMPTS = 20
 
 
 class Releases:
@@ -29,11 +28,11 @@ class Releases:
 
     def create(self, manifest: Manifest, *, author: str, message: str, provenance: Provenance) -> tuple[Release, bool]:
         """Record a manifest under the next number; one that is there already is returned as it is, with False."""
-        for _ in range(ATTEMPTS):
-            snapshot = self._table.snapshot_id()
-            known = {row["release_id"]: row for row in self._table.read(snapshot).iter_rows(named=True)}
+
+        def decide(rows: pl.DataFrame) -> tuple[tuple[Release, bool], dict[str, Any] | None]:
+            known = {row["release_id"]: row for row in rows.iter_rows(named=True)}
             if manifest.release_id in known:
-                return _release(known[manifest.release_id]), False
+                return (_release(known[manifest.release_id]), False), None
             release = Release(manifest, len(known) + 1, author, message, datetime.now(UTC))
             row = {
                 "release_id": release.release_id,
@@ -43,14 +42,9 @@ class Releases:
                 "message": message,
                 "created_at": release.created_at,
             }
-            try:
-                self._table.append_after(
-                    pl.DataFrame([row], schema=self._table.spec.frame_schema), provenance, snapshot
-                )
-            except ConflictError:
-                continue
-            return release, True
-        raise ConflictError(f"{self._assistant}: release_manifests is being written all the time; try again.")
+            return (release, True), row
+
+        return self._table.append_decided(decide, provenance)
 
     def get(self, reference: str) -> Release:
         """Find a release by channel, number, id or unambiguous beginning of an id (8 characters or more)."""

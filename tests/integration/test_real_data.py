@@ -4,7 +4,6 @@ Needs the data folder `shared/data` beside the project; skipped where it is abse
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from llmops_core.assistant import load_assistant
 from llmops_core.evaluation.metrics import ranked_documents, recall_at_k
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release.registry import Releases
-from llmops_core.settings import Settings, load_settings
+from llmops_core.settings import Settings
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 MODES = ("dense", "full_text", "hybrid")
@@ -23,17 +22,6 @@ MODES = ("dense", "full_text", "hybrid")
 QUESTIONS = 300
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not here")
-
-
-@pytest.fixture
-def settings(tmp_path: Path, models: Path) -> Iterator[Settings]:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "models").symlink_to(models)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMOPS_HOME", str(home))
-        patch.setenv("DAGSTER_HOME", str(home / "dagster"))
-        yield load_settings()
 
 
 def releases_by_mode(settings: Settings, folder: Path, sources: list[dict[str, str]]) -> dict[str, LoadedRelease]:
@@ -90,7 +78,7 @@ def read(*files: Path) -> list[dict[str, list[str]]]:
 )
 def test_the_default_mode_beats_plain_bm25(
     tmp_path: Path,
-    settings: Settings,
+    home_with_models: Settings,
     name: str,
     corpora: tuple[str, ...],
     queries: tuple[str, ...],
@@ -102,7 +90,7 @@ def test_the_default_mode_beats_plain_bm25(
         {"type": "jsonl", "path": str(DATA / corpus), "id": "doc_id", "title": title, "text": "text"}
         for corpus in corpora
     ]
-    loaded = releases_by_mode(settings, tmp_path / "real", sources)
+    loaded = releases_by_mode(home_with_models, tmp_path / "real", sources)
     asked = read(*(DATA / query for query in queries))
     scores = {mode: recalls(release, asked) for mode, release in loaded.items()}
     print(f"\n{name}: {len(asked)} questions, BM25 over whole passages has recall@5 {floor_at_5}")

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from llmops_core.assistant import Assistant, load_assistant
 from llmops_core.errors import PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release.registry import Releases
-from llmops_core.settings import Settings, load_settings
+from llmops_core.settings import Settings
 
 PROMPT = "{% block system %}Be brief.{% endblock %}{% block user %}{{ question }}{% endblock %}"
 TEXTS = {
@@ -22,17 +21,6 @@ TEXTS = {
     "laptops.md": "# Laptops\n\nNew laptops are handed out on Mondays by the help desk.\n",
     "holidays.md": "# Holidays\n\nEverybody has thirty days of holiday a year.\n",
 }
-
-
-@pytest.fixture
-def settings(tmp_path: Path, models: Path) -> Iterator[Settings]:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "models").symlink_to(models)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMOPS_HOME", str(home))
-        patch.setenv("DAGSTER_HOME", str(home / "dagster"))
-        yield load_settings()
 
 
 def make(folder: Path, name: str = "notes", more: str = "") -> Assistant:
@@ -55,68 +43,68 @@ def found(settings: Settings, assistant: Assistant, question: str) -> str:
     return loaded.retrieve(question).hits[0].text
 
 
-def test_only_what_changed_is_done_again_and_prod_follows(tmp_path: Path, settings: Settings) -> None:
+def test_only_what_changed_is_done_again_and_prod_follows(tmp_path: Path, home_with_models: Settings) -> None:
     assistant = make(tmp_path / "notes")
-    first = build(settings, assistant)
+    first = build(home_with_models, assistant)
     assert (first["documents"], first["rejected"], first["embedded"]) == (3, 0, first["chunks"])
 
-    again = build(settings, assistant)
+    again = build(home_with_models, assistant)
     assert again["embedded"] == 0
     assert (again["index_version"], again["release_id"]) == (first["index_version"], first["release_id"])
 
     (assistant.folder / "docs" / "coffee.md").write_text("# Coffee\n\nThe coffee machine moved to the roof.\n")
     (assistant.folder / "docs" / "holidays.md").unlink()
-    changed = build(settings, assistant)
+    changed = build(home_with_models, assistant)
     assert (changed["documents"], changed["embedded"]) == (2, 1)
     assert changed["release_id"] != first["release_id"]
-    assert "roof" in found(settings, assistant, "Where is the coffee machine?")
-    chunks = Lakehouse.open(settings).table("notes", "corpus_chunks").read()
+    assert "roof" in found(home_with_models, assistant, "Where is the coffee machine?")
+    chunks = Lakehouse.open(home_with_models).table("notes", "corpus_chunks").read()
     assert not chunks["document_id"].str.contains("holidays").any()
 
 
-def test_an_embedder_beside_leaves_the_live_vectors_untouched(tmp_path: Path, settings: Settings) -> None:
+def test_an_embedder_beside_leaves_the_live_vectors_untouched(tmp_path: Path, home_with_models: Settings) -> None:
     assistant = make(tmp_path / "notes")
-    build(settings, assistant)
-    table = Lakehouse.open(settings).table("notes", "index_embeddings")
+    build(home_with_models, assistant)
+    table = Lakehouse.open(home_with_models).table("notes", "index_embeddings")
     before = table.read().sort("chunk_id")
-    release = Releases(Lakehouse.open(settings), "notes").get("prod").release_id
+    release = Releases(Lakehouse.open(home_with_models), "notes").get("prod").release_id
 
-    build(settings, make(tmp_path / "notes", more="embedder: {model: minilm, beside: [bge-small]}"))
+    build(home_with_models, make(tmp_path / "notes", more="embedder: {model: minilm, beside: [bge-small]}"))
     after = table.read().sort("chunk_id")
     live = before["embedder_revision"][0]
     assert after.filter(after["embedder_revision"] == live).equals(before)
     assert after.height == 2 * before.height
-    assert Releases(Lakehouse.open(settings), "notes").get("prod").release_id == release
+    assert Releases(Lakehouse.open(home_with_models), "notes").get("prod").release_id == release
 
 
-def test_a_changed_prompt_waits_on_dev(tmp_path: Path, settings: Settings) -> None:
+def test_a_changed_prompt_waits_on_dev(tmp_path: Path, home_with_models: Settings) -> None:
     assistant = make(tmp_path / "notes")
-    first = build(settings, assistant)
+    first = build(home_with_models, assistant)
     (assistant.folder / "prompts" / "answer.jinja").write_text(PROMPT.replace("brief", "kind"), encoding="utf-8")
-    run_job(settings, assistant, "release_create")
-    releases = Releases(Lakehouse.open(settings), "notes")
+    run_job(home_with_models, assistant, "release_create")
+    releases = Releases(Lakehouse.open(home_with_models), "notes")
     assert releases.get("prod").release_id == first["release_id"]
     assert releases.get("dev").manifest.prompt.version == 2
 
 
-def test_two_assistants_in_one_home_do_not_touch_each_other(tmp_path: Path, settings: Settings) -> None:
+def test_two_assistants_in_one_home_do_not_touch_each_other(tmp_path: Path, home_with_models: Settings) -> None:
     one, two = make(tmp_path / "one", "one"), make(tmp_path / "two", "two")
-    build(settings, one)
-    build(settings, two)
-    lakehouse = Lakehouse.open(settings)
+    build(home_with_models, one)
+    build(home_with_models, two)
+    lakehouse = Lakehouse.open(home_with_models)
     tables = [lakehouse.table("two", name) for name in ("corpus_documents", "index_embeddings", "release_events")]
     before = [table.snapshot_id() for table in tables]
     (one.folder / "docs" / "coffee.md").write_text("# Coffee\n\nThere is tea now.\n")
-    build(settings, one)
+    build(home_with_models, one)
     assert [table.snapshot_id() for table in tables] == before
 
 
-def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path, settings: Settings) -> None:
+def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path, home_with_models: Settings) -> None:
     assistant = make(tmp_path / "notes")
     (assistant.folder / "docs" / "broken.md").write_bytes(b"caf\xe9")
-    done = build(settings, assistant)
+    done = build(home_with_models, assistant)
     assert (done["documents"], done["rejected"]) == (3, 1)
-    rejected = Lakehouse.open(settings).table("notes", "corpus_rejected").read()
+    rejected = Lakehouse.open(home_with_models).table("notes", "corpus_rejected").read()
     assert "UTF-8" in rejected["reason"][0]
 
 
@@ -129,7 +117,9 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path, sett
         ("embedder: {model: nonsense}", "", "Unknown embedder 'nonsense'"),
     ],
 )
-def test_bad_input_fails_with_the_way_out(tmp_path: Path, settings: Settings, more: str, spoil: str, said: str) -> None:
+def test_bad_input_fails_with_the_way_out(
+    tmp_path: Path, home_with_models: Settings, more: str, spoil: str, said: str
+) -> None:
     assistant = make(tmp_path / "notes", more=more)
     for file in (assistant.folder / "docs").iterdir():
         if spoil in {"no documents", "no folder"}:
@@ -139,14 +129,14 @@ def test_bad_input_fails_with_the_way_out(tmp_path: Path, settings: Settings, mo
     if spoil == "bad prompt":
         (assistant.folder / "prompts" / "answer.jinja").write_text("{% block system %}{% if %}", encoding="utf-8")
     with pytest.raises(PermanentError) as caught:
-        build(settings, assistant)
+        build(home_with_models, assistant)
     assert said in str(caught.value)
 
 
-def test_a_case_with_an_unknown_document_is_named(tmp_path: Path, settings: Settings) -> None:
+def test_a_case_with_an_unknown_document_is_named(tmp_path: Path, home_with_models: Settings) -> None:
     assistant = make(tmp_path / "notes", more="evaluation: {cases: cases.jsonl}")
     case = {"case_id": "q1", "question": "Where is coffee?", "gold_document_ids": ["docs/tea.md"]}
     (assistant.folder / "cases.jsonl").write_text(json.dumps(case) + os.linesep, encoding="utf-8")
-    build(settings, assistant)
+    build(home_with_models, assistant)
     with pytest.raises(PermanentError, match=r"docs/tea\.md"):
-        run_job(settings, assistant, "evaluation_score")
+        run_job(home_with_models, assistant, "evaluation_score")
