@@ -128,7 +128,7 @@ class Answer:
             error_type=type(error).__name__ if error else None,
             error_message=str(error) if error else None,
             stream=self.request.stream,
-            messages=[message.model_dump() for message in self.request.messages],
+            messages=_received(self.request),
             query=self._query,
             query_vector=vector.tolist() if vector is not None else None,
             embedder_revision=manifest.embedder.revision if vector is not None else None,
@@ -139,12 +139,11 @@ class Answer:
             prompt=[asdict(message) for message in rendered.messages] if rendered else None,
             chunks=_logged_chunks(rendered),
             cut=rendered.cut if rendered else None,
-            features=None,
             generator_model=manifest.generator.model,
             generator_revision=manifest.generator.revision,
             adapter=manifest.generator.adapter,
             sampling=asdict(self._params),
-            answer=self.text if rendered else None,
+            answer=self.text if self._pieces or self.finish_reason else None,
             citations=[asdict(citation) for citation in self.citations()],
             finish_reason=self.finish_reason,
             prompt_tokens=self.usage.prompt_tokens if self.usage else None,
@@ -155,8 +154,6 @@ class Answer:
                 "completion_tokens": self.usage.completion_tokens if self.usage else None,
                 "engine_seconds": self._timings.get("generate", 0.0) / 1000,
             },
-            cache=None,
-            routing=None,
             timings_ms={**{k: round(v, 3) for k, v in self._timings.items()}, "total": round(total, 3)},
             reproducible=_reproducible(manifest.generator, self._params.temperature, self._params.seed),
             code_version=code_version(),
@@ -165,6 +162,30 @@ class Answer:
 
 
 LOCAL_SUBJECT = "local"
+
+
+def refused(request_id: str, assistant: str, request: ChatRequest, status: int, error: LlmopsError) -> RequestRow:
+    """The log row of a request that found no release to answer it."""
+    return RequestRow(
+        request_id=request_id,
+        assistant=assistant,
+        started_at=datetime.now(UTC),
+        subject=LOCAL_SUBJECT,
+        user=request.user or LOCAL_SUBJECT,
+        model=request.model,
+        status=status,
+        error_type=type(error).__name__,
+        error_message=str(error),
+        stream=request.stream,
+        messages=_received(request),
+        timings_ms={},
+        code_version=code_version(),
+        lock_hash=lock_hash(),
+    )
+
+
+def _received(request: ChatRequest) -> list[dict[str, Any]]:
+    return [message.model_dump() for message in request.messages]
 
 
 def _logged_chunks(rendered: Rendered | None) -> list[LoggedChunk]:

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from llmops_core.errors import (
@@ -16,8 +16,12 @@ from llmops_core.errors import (
     RetryableError,
 )
 from llmops_gateway.protocol import error_body
+from llmops_gateway.request_ids import HEADER
 
 log = logging.getLogger("llmops.gateway")
+
+# Nginx's: nobody reads the answer, but the request log tells such requests from failures.
+CLIENT_CLOSED_REQUEST = 499
 
 
 def status_of(error: LlmopsError) -> int:
@@ -53,8 +57,16 @@ async def on_http_error(_: Request, error: Exception) -> Response:
     return JSONResponse(error_body(message, "invalid_request_error"), status_code=error.status_code)
 
 
+async def on_disconnect(_: Request, error: Exception) -> Response:
+    """Answer a client that is gone."""
+    assert isinstance(error, ClientDisconnect)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
 async def on_crash(http: Request, error: Exception) -> Response:
     """Answer a fault of the gateway itself, which goes to its log and not to the client."""
-    log.exception("%s %s failed", http.method, http.url.path, exc_info=error)
+    request_id = http.state.request_id
+    log.exception("%s: %s %s failed", request_id, http.method, http.url.path, exc_info=error)
     body = error_body("The gateway failed on this request; its log says why.", "server_error")
-    return JSONResponse(body, status_code=500)
+    # This answer is made outside the middleware that sets the header on all others.
+    return JSONResponse(body, status_code=500, headers={HEADER: request_id})

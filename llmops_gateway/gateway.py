@@ -5,20 +5,19 @@ written the gateway says 503 with the reason.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
-import polars as pl
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -30,12 +29,19 @@ from llmops_core.errors import (
     SpoolError,
 )
 from llmops_core.ids import uuid7
-from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings
 from llmops_core.traffic.row import FeedbackRow
 from llmops_core.version import code_version
-from llmops_gateway.answer import LOCAL_SUBJECT, Answer
-from llmops_gateway.errors import error_of, on_crash, on_error, on_http_error, status_of
+from llmops_gateway.answer import LOCAL_SUBJECT, Answer, refused
+from llmops_gateway.errors import (
+    CLIENT_CLOSED_REQUEST,
+    error_of,
+    on_crash,
+    on_disconnect,
+    on_error,
+    on_http_error,
+    status_of,
+)
 from llmops_gateway.protocol import (
     MAX_BODY_BYTES,
     ChatRequest,
@@ -45,13 +51,15 @@ from llmops_gateway.protocol import (
     parse,
 )
 from llmops_gateway.releases import LoadedReleases, Served
+from llmops_gateway.request_ids import RequestIds
 from llmops_gateway.spools import Spools
 
 log = logging.getLogger("llmops.gateway")
 
 # Embedding and search of one question use the cores by themselves; more threads only wait for each other.
 RETRIEVAL_THREADS = 2
-CLIENT_CLOSED_REQUEST = 499
+
+T = TypeVar("T")
 
 
 class Gateway:
@@ -69,7 +77,13 @@ class Gateway:
         """The ASGI application; its lifespan starts and stops everything."""
         return Starlette(
             lifespan=self._lifespan,
-            exception_handlers={LlmopsError: on_error, HTTPException: on_http_error, Exception: on_crash},
+            middleware=[Middleware(RequestIds)],
+            exception_handlers={
+                LlmopsError: on_error,
+                HTTPException: on_http_error,
+                ClientDisconnect: on_disconnect,
+                Exception: on_crash,
+            },
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/models", self._models),
@@ -96,26 +110,27 @@ class Gateway:
     async def _chat(self, http: Request) -> Response:
         started = time.perf_counter()
         request: ChatRequest = parse(ChatRequest, await _body(http))
-        served = await self._served(request.model)
-        spool = await asyncio.to_thread(self._spools.of, served.assistant)
-        answer = Answer(uuid7(), request, served, self._session, self._threads)
+        assistant = self.releases.assistant_of(request.model)
+        spool = await asyncio.to_thread(self._spools.of, assistant)
+        request_id = http.state.request_id
         try:
-            await answer.prepare()
-            pieces = answer.pieces()
-            first = await anext(pieces, "")
-            if not request.stream:
-                async for _ in pieces:
-                    pass
+            served = await self._served(request.model)
+        except LlmopsError as error:
+            await spool.append("request", refused(request_id, assistant, request, status_of(error), error).to_payload())
+            raise
+        answer = Answer(request_id, request, served, self._session, self._threads)
+        pieces = answer.pieces()
+        try:
+            first = await _while_connected(http, _begin(answer, pieces))
         except LlmopsError as error:
             if isinstance(error, EngineError):
                 self.releases.refresh()
             await spool.append("request", answer.row(status_of(error), error).to_payload())
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientDisconnect):
             self._in_background(self._log_cancelled(answer))
             raise
         headers = {
-            "x-request-id": answer.request_id,
             "x-llmops-release": served.release.release_id,
             "openai-processing-ms": str(round((time.perf_counter() - started) * 1000)),
             "openai-version": "2020-10-01",
@@ -195,7 +210,7 @@ class Gateway:
             raise InvalidRequestError(
                 "The feedback says nothing: give thumbs, score, comment, corrected_answer or chunk_ratings."
             )
-        row = await self._find(feedback.request_id)
+        row = await asyncio.to_thread(self._spools.find, feedback.request_id)
         unknown = set(feedback.chunk_ratings or {}) - {chunk["chunk_id"] for chunk in row["chunks"]}
         if unknown:
             raise InvalidRequestError(f"chunk_ratings: the answer was not made from {', '.join(sorted(unknown))}")
@@ -211,24 +226,7 @@ class Gateway:
         return JSONResponse({"feedback_id": said.feedback_id, "request_id": said.request_id})
 
     async def _request(self, http: Request) -> Response:
-        return JSONResponse(await self._find(http.path_params["request_id"]))
-
-    async def _find(self, request_id: str) -> dict[str, Any]:
-        """A logged request, from local disk or else from Iceberg; raises `NotFoundError`."""
-        found = await asyncio.to_thread(self._spools.find, request_id)
-        return found if found else await asyncio.to_thread(self._find_in_lakehouse, request_id)
-
-    def _find_in_lakehouse(self, request_id: str) -> dict[str, Any]:
-        lakehouse = Lakehouse.open(self._settings)
-        for assistant in self.releases.watch.assistants():
-            rows = lakehouse.table(assistant, "traffic_requests").scan().filter(pl.col("request_id") == request_id)
-            found = rows.collect()
-            if not found.is_empty():
-                row: dict[str, Any] = json.loads(found.head(1).write_json())[0]
-                return row
-        raise NotFoundError(
-            f"There is no request {request_id!r} in the log. The id is `id` of the answer and its x-request-id header."
-        )
+        return JSONResponse(await asyncio.to_thread(self._spools.find, http.path_params["request_id"]))
 
     async def _healthz(self, _: Request) -> Response:
         return JSONResponse({"status": "ok", "version": code_version()})
@@ -255,6 +253,37 @@ class Gateway:
 
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "llmops"}
+
+
+async def _begin(answer: Answer, pieces: AsyncIterator[str]) -> str:
+    """Come as far as the first piece of a stream, or to the end of a whole answer; the first piece."""
+    await answer.prepare()
+    first = await anext(pieces, "")
+    if not answer.request.stream:
+        async for _ in pieces:
+            pass
+    return first
+
+
+async def _while_connected(http: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, and leave it when the client leaves; then raises `ClientDisconnect`."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(http))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        # The work closes its connection to the engine before anything is logged of it.
+        await asyncio.wait({working, gone})
+
+
+async def _disconnected(http: Request) -> None:
+    """Wait until the client is gone; its body has been read."""
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _body(http: Request) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from llmops_core.answering.loaded import LoadedRelease, ModelPool, load_release
 from llmops_core.engines.pool import Endpoint, EnginePool
-from llmops_core.errors import NotFoundError
+from llmops_core.errors import EngineError, NotFoundError
 from llmops_core.release.manifest import manifest_of_bundle
 from llmops_core.settings import Settings
 from llmops_gateway.channel_watch import ChannelWatch
@@ -44,7 +44,6 @@ class LoadedReleases:
         self._engines = EnginePool(settings)
         self._prod: dict[str, LoadedRelease] = {}
         self._on_demand: OrderedDict[str, LoadedRelease] = OrderedDict()
-        self._endpoints: dict[str, Endpoint] = {}
         self._problems: dict[str, str] = {}
         self._loader = ThreadPoolExecutor(1, "release-loader")
         self._loading: Future[None] | None = None
@@ -66,7 +65,7 @@ class LoadedReleases:
         """Have the loader look whether prod moved or an engine died; returns at once."""
         with self._lock:
             if self._loading is None or self._loading.done():
-                self._loading = self._loader.submit(self._follow_prod)
+                self._loading = self._loader.submit(self._catch_up)
 
     def problems(self) -> dict[str, str]:
         """Assistant → why its prod release does not serve; empty when all do."""
@@ -81,10 +80,17 @@ class LoadedReleases:
             names.extend(f"{assistant}@{channel}" for channel in sorted(self.watch.channels(assistant)))
         return names
 
+    def assistant_of(self, model: str) -> str:
+        """The assistant that a `model` names; raises `NotFoundError`."""
+        assistant = model.partition("@")[0]
+        if assistant not in self.watch.assistants():
+            raise NotFoundError(f"There is no model {model!r}. Models are: {', '.join(self.models()) or 'none yet'}")
+        return assistant
+
     def ready(self, model: str) -> Served | None:
         """The release behind a name if it is loaded; None means `load` has to be called, in a thread.
 
-        Raises `NotFoundError` for an unknown name.
+        Raises `NotFoundError` for an unknown name, `EngineError` while the engine is being started again.
         """
         assistant, channel, release_id = self._resolve(model)
         release = self._prod.get(assistant)
@@ -93,8 +99,16 @@ class LoadedReleases:
                 release = self._on_demand.get(release_id)
                 if release is not None:
                     self._on_demand.move_to_end(release_id)
-        endpoint = self._endpoints.get(release.release_id) if release else None
-        return Served(release, endpoint, assistant, channel) if release and endpoint else None
+        if release is None:
+            return None
+        generator = release.manifest.generator
+        endpoint = self._engines.ready(generator)
+        if endpoint is None:
+            self.refresh()
+            raise EngineError(
+                f"The engine of {generator.model} ended and is being started again: retry in some seconds."
+            )
+        return Served(release, endpoint, assistant, channel)
 
     def load(self, model: str) -> Served:
         """Load the release behind a name; takes seconds. Raises the error of the part that is missing."""
@@ -107,9 +121,7 @@ class LoadedReleases:
         return Served(release, endpoint, assistant, channel)
 
     def _resolve(self, model: str) -> tuple[str, str, str]:
-        assistant, _, wanted = model.partition("@")
-        if assistant not in self.watch.assistants():
-            raise NotFoundError(f"There is no model {model!r}. Models are: {', '.join(self.models()) or 'none yet'}")
+        assistant, wanted = self.assistant_of(model), model.partition("@")[2]
         channels = self.watch.channels(assistant)
         channel = wanted or DEFAULT_CHANNEL
         if channel in channels:
@@ -120,6 +132,18 @@ class LoadedReleases:
             )
         return assistant, "pinned", wanted
 
+    def _catch_up(self) -> None:
+        self._follow_prod()
+        with self._lock:
+            on_demand = list(self._on_demand.values())
+        for release in on_demand:
+            generator = release.manifest.generator
+            if self._engines.ready(generator) is None:
+                try:
+                    self._engines.endpoint(generator)
+                except Exception as error:  # it is asked for again with the next request
+                    log.error("release %s: its engine does not start: %s", release.release_id, error)
+
     def _follow_prod(self) -> None:
         for assistant in self.watch.assistants():
             release_id = self.watch.channels(assistant).get(DEFAULT_CHANNEL)
@@ -127,7 +151,7 @@ class LoadedReleases:
                 self._problems[assistant] = "no release on prod"
                 continue
             serving = self._prod.get(assistant)
-            if serving and serving.release_id == release_id and self._engines.alive(serving.manifest.generator):
+            if serving and serving.release_id == release_id and self._engines.ready(serving.manifest.generator):
                 continue
             try:
                 release, _ = self._load(assistant, release_id)
@@ -145,5 +169,4 @@ class LoadedReleases:
         release = load_release(self._settings, self._models, manifest, str(found["prompt_text"]))
         endpoint = self._engines.endpoint(manifest.generator)
         release.retrieve(WARM_UP_QUESTION)
-        self._endpoints[release.release_id] = endpoint
         return release, endpoint

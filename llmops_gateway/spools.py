@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from llmops_core.errors import SpoolError
+from llmops_core.errors import NotFoundError, SpoolError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings
 from llmops_core.traffic.folder import abandoned
 from llmops_core.traffic.ingest import taken_by_all
+from llmops_core.traffic.ingested import find_request
 from llmops_core.traffic.shipping import Shipper
 from llmops_core.traffic.spool import SpoolWriter
 
@@ -61,13 +62,20 @@ class Spools:
             raise SpoolError(writer.last_error or f"The spool of {assistant} is closed.")
         return writer
 
-    def find(self, request_id: str) -> dict[str, Any] | None:
-        """A logged request that is still on local disk, as the row's JSON."""
+    def find(self, request_id: str) -> dict[str, Any]:
+        """A logged request as the row's JSON, from local disk or else from Iceberg; raises `NotFoundError`."""
         for writer in list(self._writers.values()):
             found = writer.find(request_id)
             if found is not None:
                 return found
-        return None
+        lakehouse = Lakehouse.open(self._settings)
+        for assistant in lakehouse.assistants():
+            ingested = find_request(lakehouse.table(assistant, "traffic_requests"), request_id)
+            if ingested is not None:
+                return ingested.to_payload()
+        raise NotFoundError(
+            f"There is no request {request_id!r} in the log. The id is `id` of the answer and its x-request-id header."
+        )
 
     def problems(self) -> dict[str, str]:
         """Assistant → why its rows cannot be written."""

@@ -1,26 +1,32 @@
 """`documents_changed`: launches the build when a source changed, and nothing when not.
 
-The comparison is with what the latest materialisation of `corpus/documents` recorded, so the sensor needs no state to be
-right. Looking is cheap while nothing happens: names, sizes and times first; bytes only if those moved.
+The comparison is with what the latest materialisation of `corpus/documents` recorded and with how the latest builds ended,
+so the sensor needs no state to be right. Looking is cheap while nothing happens: names, sizes and times first; bytes only
+if those moved.
 """
 
 import json
+from collections.abc import Sequence
+from itertools import takewhile
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from jobs.build import exclusive
 from llmops_assets.house import asset_key
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from llmops_core.corpus.read import fingerprint, sources_of
 from llmops_core.errors import SourceError
 
-# A change whose runs failed this often waits for a person (or for the next change).
+# A change whose builds failed this often waits for a person (or for the next change).
 MAX_ATTEMPTS = 3
+CAUSE_TAG = "llmops/cause"
 
 
 def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
-    """One build for each embedder that the assistant keeps up to date."""
+    """One build for each embedder that the assistant keeps up to date; one that failed is tried again."""
     documents = asset_key(assistant, "corpus", "documents")
 
     @dg.sensor(
@@ -39,33 +45,41 @@ def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -
         except SourceError as error:
             return dg.SkipReason(str(error))
         cursor = json.dumps({"stat": stat, "content": content})
-        if content == _recorded_fingerprint(context.instance, documents):
-            return dg.SensorResult(skip_reason="No source changed since the last build.", cursor=cursor)
-        runs = context.instance.get_run_records(
-            dg.RunsFilter(tags={CAUSE_TAG: f"{assistant.name}:{content}"}), limit=100
-        )
-        if any(not record.dagster_run.is_finished for record in runs):
-            return dg.SensorResult(skip_reason="The build of this change is under way.", cursor=cursor)
-        revisions = list(embedder_models(assistant))
-        # A content can come back after a revert: builds of it that succeeded are not failed attempts.
-        failed = sum(record.dagster_run.is_failure for record in runs)
-        if failed >= MAX_ATTEMPTS * len(revisions):
-            reason = f"The build of this change failed {MAX_ATTEMPTS} times; look at its runs, then launch index_build."
-            return dg.SensorResult(skip_reason=reason, cursor=cursor)
-        requests = [
-            dg.RunRequest(
-                run_key=f"{content}:{revision}:{len(runs) // len(revisions) + 1}",
-                partition_key=revision,
-                tags={CAUSE_TAG: f"{assistant.name}:{content}"},
+        changed = content != _recorded_fingerprint(context.instance, documents)
+        cause = {CAUSE_TAG: f"{assistant.name}:{content}"}
+        requests: list[dg.RunRequest] = []
+        given_up: list[str] = []
+        for revision in embedder_models(assistant):
+            builds = _latest_builds(context.instance, job.name, assistant, revision)
+            if builds and not builds[0].is_finished:
+                return dg.SensorResult(skip_reason=f"Build {builds[0].run_id} is under way.", cursor=cursor)
+            # A build that failed after it had recorded the documents leaves an index that is behind them.
+            failed = list(takewhile(lambda build: build.is_failure, builds))
+            if not changed and not failed:
+                continue
+            if sum(cause.items() <= build.tags.items() for build in failed) >= MAX_ATTEMPTS:
+                given_up.append(failed[0].run_id)
+                continue
+            tried = context.instance.get_runs_count(dg.RunsFilter(tags={**cause, PARTITION_NAME_TAG: revision}))
+            requests.append(
+                dg.RunRequest(f"{content}:{revision}:{tried + 1}", partition_key=revision, tags=cause),
             )
-            for revision in revisions
-        ]
-        return dg.SensorResult(run_requests=requests, cursor=cursor)
+        skip = "No source changed since the last build."
+        if given_up:
+            skip = f"The build failed {MAX_ATTEMPTS} times: look at run {given_up[0]}, then launch index_build."
+        return (
+            dg.SensorResult(requests, cursor=cursor) if requests else dg.SensorResult(skip_reason=skip, cursor=cursor)
+        )
 
     return documents_changed
 
 
-CAUSE_TAG = "llmops/cause"
+def _latest_builds(
+    instance: dg.DagsterInstance, job: str, assistant: Assistant, revision: str
+) -> Sequence[dg.DagsterRun]:
+    """The latest builds of an embedder, by whatever started them, newest first."""
+    tags = {**exclusive(assistant), PARTITION_NAME_TAG: revision}
+    return instance.get_runs(dg.RunsFilter(job_name=job, tags=tags), limit=MAX_ATTEMPTS)
 
 
 def _recorded_fingerprint(instance: dg.DagsterInstance, documents: dg.AssetKey) -> str | None:

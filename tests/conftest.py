@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from llmops_core.assistant import Assistant
 from llmops_core.settings import Settings, load_settings
+from tests.fake_engine import FakeEngine
+from tests.running_gateway import Running, running_gateway, write_assistant
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,7 +31,44 @@ def models() -> Path:
 @pytest.fixture
 def home_with_models(tmp_path: Path, models: Path) -> Iterator[Settings]:
     """Settings of an empty home that has the models; commands and runs in this process use it too."""
-    home = tmp_path / "home"
+    with _in_home(tmp_path / "home", models) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def shared_home(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Like `home_with_models`, one for all tests of a file."""
+    with _in_home(tmp_path_factory.mktemp("shared") / "home", models) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def fake_engine() -> Iterator[FakeEngine]:
+    """A generator that does as it is told."""
+    with FakeEngine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def notes(shared_home: Settings, fake_engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory) -> Assistant:
+    """A small assistant, built, in front of the fake engine."""
+    from llmops_cli.build import build
+
+    generator = {"engine": "openai", "model": "fake", "base_url": fake_engine.base_url}
+    assistant = write_assistant(tmp_path_factory.mktemp("notes"), generator=generator)
+    build(shared_home, assistant)
+    return assistant
+
+
+@pytest.fixture(scope="module")
+def gateway(shared_home: Settings, notes: Assistant) -> Iterator[Running]:
+    """A gateway that serves `notes`."""
+    with running_gateway(shared_home) as running:
+        yield running
+
+
+@contextmanager
+def _in_home(home: Path, models: Path) -> Iterator[Settings]:
     home.mkdir()
     (home / "models").symlink_to(models)
     with pytest.MonkeyPatch.context() as patch:

@@ -53,17 +53,24 @@ class EnginePool:
         Raises `EngineError` if it does not come up, `ModelError` if its files or its key are missing.
         """
         with self._lock:
-            base_url = self._local_url(pin) if pin.engine == "local" else str(pin.base_url).rstrip("/")
+            base_url = self._local_url(pin) if pin.engine == "local" else _remote_url(pin)
             key = _api_key(pin)
-            if pin.adapter is None:
-                return Endpoint(base_url, pin.model, key)
-            self._load_adapter(base_url, pin.adapter, key)
-            return Endpoint(base_url, pin.adapter, key)
+            if pin.adapter is not None:
+                self._load_adapter(base_url, pin.adapter, key)
+            return Endpoint(base_url, pin.adapter or pin.model, key)
 
-    def alive(self, pin: GeneratorPin) -> bool:
-        """Whether the local engine of a manifest runs; a remote one is not asked."""
+    def ready(self, pin: GeneratorPin) -> Endpoint | None:
+        """Where the generator of a manifest answers, as far as is known without waiting; None: call `endpoint`."""
         engine = self._local.get(pin.revision)
-        return pin.engine != "local" or (engine is not None and engine.alive())
+        if pin.engine != "local":
+            base_url = _remote_url(pin)
+        elif engine is not None and engine.alive():
+            base_url = engine.base_url
+        else:
+            return None
+        if pin.adapter is not None and (base_url, pin.adapter) not in self._adapters:
+            return None
+        return Endpoint(base_url, pin.adapter or pin.model, _api_key(pin))
 
     def close(self) -> None:
         """End all local engines."""
@@ -100,6 +107,10 @@ class EnginePool:
                 " A vLLM server needs --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
             )
         self._adapters.add((base_url, adapter))
+
+
+def _remote_url(pin: GeneratorPin) -> str:
+    return str(pin.base_url).rstrip("/")
 
 
 def _api_key(pin: GeneratorPin) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from llmops_core.errors import PermanentError
-from llmops_core.traffic.row import FeedbackRow, RequestRow
+from llmops_core.traffic.row import FeedbackRow, LoggedChunk, RequestRow
 
 ColumnType = pl.DataType | type[pl.DataType]
 Columns = Mapping[str, tuple[ColumnType, str]]
@@ -116,6 +116,18 @@ def request_frame(lines: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
         record["chunks"] = [vars(chunk) for chunk in row.chunks]
         records.append(record)
     return _frame(records, REQUEST_COLUMNS, REQUEST_JSON)
+
+
+def request_rows(frame: pl.DataFrame) -> list[RequestRow]:
+    """The rows of a frame of `REQUEST_COLUMNS` (and maybe others), as the gateway wrote them."""
+    rows = []
+    for record in frame.select(list(REQUEST_COLUMNS)).iter_rows(named=True):
+        record["code_version"] = record.pop("gateway_code_version")
+        for name in REQUEST_JSON:
+            record[name] = None if record[name] is None else json.loads(record[name])
+        record["chunks"] = [LoggedChunk(**chunk) for chunk in record["chunks"]]
+        rows.append(RequestRow(**{name: value for name, value in record.items() if name not in PLACE_COLUMNS}))
+    return rows
 
 
 def feedback_frame(lines: Iterable[Mapping[str, Any]]) -> pl.DataFrame:

@@ -55,49 +55,49 @@ class RequestRow:
     user: str
     model: str
     """As asked for."""
-    release_id: str | None
-    channel: str | None
+    release_id: str | None = None
+    channel: str | None = None
     """How the release was chosen: prod, canary, staging, dev or pinned."""
     status: int
     """HTTP."""
-    error_type: str | None
-    error_message: str | None
+    error_type: str | None = None
+    error_message: str | None = None
     stream: bool
     messages: Sequence[Json]
     """As received."""
-    query: str | None
+    query: str | None = None
     """What was searched for."""
-    query_vector: Sequence[float] | None
+    query_vector: Sequence[float] | None = None
     """Embedding of `query`, float32; base64 of its little-endian bytes in JSON: exact, and a quarter of the digits."""
-    embedder_revision: str | None
-    index_version: str | None
-    prompt_name: str | None
-    prompt_version: int | None
-    prompt_hash: str | None
-    prompt: Sequence[Json] | None
+    embedder_revision: str | None = None
+    index_version: str | None = None
+    prompt_name: str | None = None
+    prompt_version: int | None = None
+    prompt_hash: str | None = None
+    prompt: Sequence[Json] | None = None
     """The messages that were sent to the engine."""
-    chunks: Sequence[LoggedChunk]
-    cut: Json | None
+    chunks: Sequence[LoggedChunk] = ()
+    cut: Json | None = None
     """What the token budget took away: how many `chunks`, turns of `history`, `features`."""
-    features: Json | None
+    features: Json | None = None
     """View → `version` and `values`."""
-    generator_model: str | None
-    generator_revision: str | None
-    adapter: str | None
-    sampling: Json | None
+    generator_model: str | None = None
+    generator_revision: str | None = None
+    adapter: str | None = None
+    sampling: Json | None = None
     """`max_tokens`, `temperature`, `top_p`, `seed`, `stop`."""
-    answer: str | None
-    citations: Sequence[Json]
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cost_basis: Json | None
+    answer: str | None = None
+    citations: Sequence[Json] = ()
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_basis: Json | None = None
     """`model`, `prompt_tokens`, `completion_tokens`, `engine_seconds`: cost follows from it under any price."""
-    cache: Json | None
-    routing: Json | None
+    cache: Json | None = None
+    routing: Json | None = None
     timings_ms: Mapping[str, float]
     """`retrieve`, `render`, `first_token`, `generate`, `total`."""
-    reproducible: Json | None
+    reproducible: Json | None = None
     """`answer`: whether the engine promises the same again; `reason` if not."""
     code_version: str
     """Of the gateway."""

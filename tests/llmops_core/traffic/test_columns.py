@@ -14,6 +14,7 @@ from llmops_core.traffic.columns import (
     feedback_frame,
     frame_schema,
     request_frame,
+    request_rows,
 )
 from llmops_core.traffic.line import decode_line, encode_line, encode_payload
 from llmops_core.traffic.row import FeedbackRow, RequestRow
@@ -46,6 +47,11 @@ def test_request_rows_become_a_frame(request_row: MakeRow) -> None:
     assert first["chunks"] == [vars(chunk) for chunk in row.chunks]
     assert first["gateway_code_version"] == row.code_version
     assert (second["query_vector"], second["chunks"], second["prompt"], second["cut"]) == (None, [], None, None)
+
+
+def test_a_frame_gives_back_the_rows_that_it_was_made_of(request_row: MakeRow) -> None:
+    rows = [request_row(), request_row(query_vector=None, chunks=[], prompt=None, cut=None, answer=None)]
+    assert request_rows(request_frame(lines(*(row.to_payload() for row in rows)))) == rows
 
 
 def test_feedback_rows_become_a_frame(feedback_row: FeedbackRow) -> None:

@@ -1,0 +1,135 @@
+"""The gateway as its clients meet it: a process of its own, asked through OpenAI's client."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import openai
+import yaml
+
+from llmops_core.assistant import Assistant, load_assistant
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.settings import Settings
+from llmops_core.traffic.segments import gateways, segments_after
+
+NAME = "notes"
+TEMPLATE = Path(__file__).parents[1] / "llmops_cli" / "new_assistant" / "prompts" / "answer.jinja"
+DOCUMENTS = {
+    "tea.md": "# Tea\n\nGreen tea is brewed at eighty degrees for two minutes.\n",
+    "bread.md": "# Bread\n\nBread dough rests for one hour before it is baked.\n",
+    "bikes.md": "# Bikes\n\nA bike chain is oiled every three hundred kilometres.\n",
+}
+QUESTION = "How hot should the water for green tea be?"
+WAIT_S = 30.0
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T | None]) -> T:
+    """What `look` finds, once it finds something."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        found = look()
+        if found is not None:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"nothing after {WAIT_S} s")
+
+
+def write_assistant(folder: Path, **description: Any) -> Assistant:
+    """An assistant over three small documents, with whatever else its assistant.yaml says."""
+    (folder / "docs").mkdir(parents=True, exist_ok=True)
+    for name, text in DOCUMENTS.items():
+        (folder / "docs" / name).write_text(text, encoding="utf-8")
+    (folder / "prompts").mkdir(exist_ok=True)
+    (folder / "prompts" / TEMPLATE.name).write_bytes(TEMPLATE.read_bytes())
+    whole = {"name": NAME, "sources": [{"type": "folder", "path": "docs"}], **description}
+    (folder / "assistant.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
+    return load_assistant(folder)
+
+
+@dataclass
+class Running:
+    """A gateway that runs, and what was asked of it."""
+
+    url: str
+    settings: Settings
+    client: openai.OpenAI
+    answered: list[str] = field(default_factory=list)
+
+    def raw(self, content: str = QUESTION, model: str = NAME, **more: Any) -> tuple[Any, Mapping[str, str]]:
+        """Ask for a whole answer; the answer and the headers that it came with."""
+        messages = more.pop("messages", [{"role": "user", "content": content}])
+        reply = self.client.chat.completions.with_raw_response.create(model=model, messages=messages, **more)
+        completion = reply.parse()
+        self.answered.append(completion.id)
+        return completion, reply.headers
+
+    def ask(self, content: str = QUESTION, model: str = NAME, **more: Any) -> Any:
+        """Ask for a whole answer."""
+        return self.raw(content, model, **more)[0]
+
+    def stream(self, **more: Any) -> Any:
+        """Ask for a streamed answer."""
+        messages: Any = [{"role": "user", "content": QUESTION}]
+        return self.client.chat.completions.create(model=NAME, messages=messages, stream=True, **more)
+
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """The row of a request, once it is there."""
+
+        def look() -> dict[str, Any] | None:
+            reply = httpx.get(f"{self.url}/v1/requests/{request_id}")
+            return dict(reply.json()) if reply.status_code == 200 else None
+
+        return until(look)
+
+    def shipped(self) -> list[dict[str, Any]]:
+        """All lines of the log that are in the lakehouse's storage."""
+        filesystem, root = Lakehouse.open(self.settings).spool()
+        return [
+            line
+            for gateway_id in gateways(filesystem, root, NAME)
+            for segment in segments_after(filesystem, root, NAME, gateway_id, 0)
+            for line in segment.rows
+        ]
+
+    def shipped_requests(self) -> list[dict[str, Any]]:
+        """The requests among them."""
+        return [line["payload"] for line in self.shipped() if line["kind"] == "request"]
+
+    def feedback(self, **body: Any) -> httpx.Response:
+        """Post feedback."""
+        return httpx.post(f"{self.url}/v1/feedback", json=body)
+
+
+@contextmanager
+def running_gateway(settings: Settings) -> Iterator[Running]:
+    """`llmops serve` on the home that the environment names, from the moment on that it is ready."""
+    command = [sys.executable, "-m", "llmops_cli.main", "serve", "--port", "0", "--json"]
+    with (settings.home / "gateway.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+    try:
+        assert process.stdout
+        url = str(json.loads(process.stdout.readline())["url"])
+        until(lambda: _ready(url))
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=WAIT_S) as client:
+            yield Running(url, settings, client)
+    finally:
+        process.terminate()
+        process.wait(60)
+        assert process.stdout
+        process.stdout.close()
+
+
+def _ready(url: str) -> bool | None:
+    try:
+        return True if httpx.get(f"{url}/readyz").status_code == 200 else None
+    except httpx.TransportError:
+        return None
