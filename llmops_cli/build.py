@@ -10,6 +10,7 @@ from llmops_cli.context import assistant_option, json_option, reports_errors
 from llmops_cli.output import emit, facts
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
+from llmops_core.prompts.files import read_prompt
 from llmops_core.settings import Settings, load_settings
 
 
@@ -26,6 +27,7 @@ def command(assistant: Any, as_json: bool) -> None:
 def build(settings: Settings, assistant: Assistant) -> dict[str, Any]:
     """Run `index_build` for each embedder of the assistant; the result is that of its own embedder."""
     started = time.monotonic()
+    read_prompt(assistant)  # its step would say the same, but only when everything is embedded
     results = []
     for revision in embedder_models(assistant):
         done = run_job(settings, assistant, "index_build", partition_key=revision)

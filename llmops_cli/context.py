@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from llmops_cli.output import emit
+from llmops_cli.output import emit_error
 from llmops_core.assistant import FILE_NAME, Assistant, load_assistant
 from llmops_core.errors import ConfigError, LlmopsError
+from llmops_core.models.named import check_models
 from llmops_core.settings import project_root
 
 
@@ -41,22 +42,29 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*arguments, **options)
         except LlmopsError as error:
             if options.get("as_json"):
-                emit({"error": {"type": type(error).__name__, "message": str(error)}}, "", as_json=True)
+                emit_error(type(error).__name__, str(error))
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
 
     return run
 
 
+def open_assistant(folder: Path) -> Assistant:
+    """Load an assistant, and check the models that it names; raises `ConfigError`."""
+    assistant = load_assistant(folder)
+    check_models(assistant)
+    return assistant
+
+
 def chosen_assistant(value: str | None) -> Assistant:
     """The assistant that the option names, or the only one of the project; raises `ConfigError`."""
     if value:
-        return load_assistant(Path(value).expanduser())
+        return open_assistant(Path(value).expanduser())
     if (Path.cwd() / FILE_NAME).exists():
-        return load_assistant(Path.cwd())
+        return open_assistant(Path.cwd())
     folders = sorted(file.parent for file in (project_root() / "assistants").glob(f"*/{FILE_NAME}"))
     if len(folders) == 1:
-        return load_assistant(folders[0])
+        return open_assistant(folders[0])
     if not folders:
         raise ConfigError(
             f"There is no assistant in {project_root() / 'assistants'}. Make one: llmops init NAME --docs DIR"

@@ -13,10 +13,10 @@ import httpx
 from dagster._core.scheduler.instigation import InstigatorStatus
 
 from llmops_assets.definitions import build_definitions
-from llmops_cli.context import json_option, reports_errors
+from llmops_cli.context import json_option, open_assistant, reports_errors
 from llmops_cli.output import emit, table
 from llmops_cli.runs import prepare_instance
-from llmops_core.assistant import FILE_NAME, Assistant, load_assistant
+from llmops_core.assistant import FILE_NAME, Assistant
 from llmops_core.errors import LlmopsError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.models.store import known_models, model_folder
@@ -58,27 +58,35 @@ def command(context: click.Context, as_json: bool) -> None:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Everything, in the order in which a failure would explain the next."""
-    yield _disk(settings)
+    yield from _so_far("disk", _disk(settings))
     yield _port("Dagster UI", UI_PORT, "/server_info")
     yield _port("gateway", settings.port, "/healthz")
     yield from _models(settings)
     assistants: list[Assistant] = []
     for file in sorted((project_root() / "assistants").glob(f"*/{FILE_NAME}")):
         try:
-            assistants.append(load_assistant(file.parent))
+            assistants.append(open_assistant(file.parent))
             yield Finding(f"assistant {assistants[-1].name}", "ok", str(file))
         except LlmopsError as error:
             yield Finding(f"assistant {file.parent.name}", "fail", str(error))
-    yield from _lakehouse(settings, assistants)
-    yield from _dagster(settings, assistants)
-    yield from _spool(settings, assistants)
+    yield from _so_far("lakehouse", _lakehouse(settings, assistants))
+    yield from _so_far("Dagster", _dagster(settings, assistants))
+    yield from _so_far("spool", _spool(settings, assistants))
 
 
-def _disk(settings: Settings) -> Finding:
-    settings.home.mkdir(parents=True, exist_ok=True)
+def _so_far(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings up to the first error, and that error: what is broken in one place must not hide the others."""
+    try:
+        yield from findings
+    except Exception as error:  # whatever Dagster's storage, a catalog or a disk raises when it is damaged
+        yield Finding(what, "fail", str(error))
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    prepare_instance(settings)
     free = shutil.disk_usage(settings.home).free / 1e9
     state: State = "ok" if free >= ENOUGH_DISK_GB else "warn"
-    return Finding("disk", state, f"{free:.0f} GB free in {settings.home} (LLMOPS_HOME)")
+    yield Finding("disk", state, f"{free:.0f} GB free in {settings.home} (LLMOPS_HOME)")
 
 
 def _port(what: str, port: int, path: str) -> Finding:
@@ -106,12 +114,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _lakehouse(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]:
-    try:
-        lakehouse = Lakehouse.open(settings)
-        present = lakehouse.assistants()
-    except LlmopsError as error:
-        yield Finding("lakehouse", "fail", str(error))
-        return
+    lakehouse = Lakehouse.open(settings)
+    present = lakehouse.assistants()
     yield Finding("lakehouse", "ok", lakehouse.warehouse())
     for assistant in assistants:
         pointers = Releases(lakehouse, assistant.name).channels.state() if assistant.name in present else {}
@@ -138,8 +142,16 @@ def _dagster(settings: Settings, assistants: list[Assistant]) -> Iterator[Findin
 
 
 def _instigators(instance: dg.DagsterInstance, assistant: Assistant) -> Finding:
-    """Sensors and schedules that somebody switched off."""
-    stopped = {s.instigator_name for s in instance.all_instigator_state() if s.status == InstigatorStatus.STOPPED}
+    """Sensors and schedules that somebody switched off.
+
+    They are named alike in every assistant: the code location, which has the assistant's name, tells them apart.
+    """
+    stopped = {
+        state.instigator_name
+        for state in instance.all_instigator_state()
+        if state.status == InstigatorStatus.STOPPED
+        and state.origin.repository_origin.code_location_origin.location_name == assistant.name
+    }
     definitions = build_definitions(assistant.folder)
     names = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))}
     off = sorted(names & stopped)

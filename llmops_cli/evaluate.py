@@ -35,11 +35,11 @@ def evaluate(settings: Settings, assistant: Assistant, release: str = "dev") -> 
             f"{assistant.folder / 'assistant.yaml'} names no case file. Write one (a JSON object a line with case_id,"
             " question, gold_document_ids) and set evaluation.cases to it."
         )
-    named = {"config": {"release": release}}
-    ops = {f"{assistant.name}__evaluation__{noun}": named for noun in ("results", "reports")}
-    run_job(settings, assistant, "evaluation_score", config={"ops": ops})
     lake = Lakehouse.open(settings)
     found = Releases(lake, assistant.name).get(release)
+    named = {"config": {"release": found.release_id}}
+    ops = {f"{assistant.name}__evaluation__{noun}": named for noun in ("results", "reports")}
+    run_job(settings, assistant, "evaluation_score", config={"ops": ops})
     cases = cases_from(lake.table(assistant.name, "evaluation_cases").read())
     rows = lake.table(assistant.name, "evaluation_results").read()
     return report_of(found.release_id, rows, cases, assistant.evaluation.gate.alpha)

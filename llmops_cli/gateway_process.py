@@ -5,12 +5,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+from openai import APIError, APIStatusError
 
-from llmops_core.errors import EngineError
+from llmops_core.errors import EngineError, LakehouseError, PermanentError
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 
 START_TIMEOUT_S = 300.0
@@ -25,6 +28,7 @@ def gateway(settings: Settings, assistant: str) -> Iterator[str]:
     if settings.port and _serves(running, settings, assistant):
         yield f"{running}/v1"
         return
+    _check_release(settings, assistant)
     process = subprocess.Popen(
         [sys.executable, "-m", "llmops_cli.main", "serve", "--port", "0", "--json"],
         stdout=subprocess.PIPE,
@@ -48,6 +52,25 @@ def gateway(settings: Settings, assistant: str) -> Iterator[str]:
             process.wait()
         if process.stdout:
             process.stdout.close()
+
+
+@contextmanager
+def reports_refusals() -> Iterator[None]:
+    """Turn what OpenAI's client raises into the platform's errors, in the gateway's own words."""
+    try:
+        yield
+    except APIStatusError as error:
+        said = error.body.get("message") if isinstance(error.body, dict) else None
+        kind = PermanentError if error.status_code < 500 else EngineError
+        raise kind(str(said or error.message)) from error
+    except APIError as error:
+        raise EngineError(f"The gateway did not answer: {error.message}") from error
+
+
+def _check_release(settings: Settings, assistant: str) -> None:
+    """Say at once what a new gateway would wait for in vain; with the lakehouse away it may have a copy to serve."""
+    with suppress(LakehouseError):
+        Releases(Lakehouse.open(settings), assistant).get("prod")
 
 
 def _log(settings: Settings) -> Path:

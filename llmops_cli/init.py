@@ -48,7 +48,7 @@ def init(root: Path, name: str, docs: Path) -> Path:
     if folder.exists():
         raise ConfigError(f"{folder} exists already. Choose another name, or edit its assistant.yaml.")
     if not docs.is_dir():
-        raise ConfigError(f"--docs: {docs} is not a folder.")
+        raise ConfigError(f"--docs: {docs} is not a folder. Name the one that holds your documents.")
     path = os.path.relpath(docs, folder) if docs.is_relative_to(root) else str(docs)
     schema = os.path.relpath(root / "docs" / "assistant.schema.json", folder)
     (folder / "prompts").mkdir(parents=True)
@@ -59,7 +59,10 @@ def init(root: Path, name: str, docs: Path) -> Path:
         (folder / file).write_text(text, encoding="utf-8")
     try:
         if not any(isinstance(item, Document) for item in read_all(sources_of(load_assistant(folder)))):
-            raise EmptyCorpusError(f"{docs} holds no Markdown, text, reStructuredText or HTML file that can be read.")
+            raise EmptyCorpusError(
+                f"--docs: {docs} holds no Markdown, text, reStructuredText or HTML file that can be read. Put some there,"
+                " or name another folder."
+            )
     except BaseException:
         for file in FILES:
             (folder / file).unlink()

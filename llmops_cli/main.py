@@ -4,6 +4,7 @@ Each command lives in a module of its own, imported when it is called: `llmops -
 """
 
 import importlib
+from typing import Any
 
 import click
 
@@ -25,9 +26,27 @@ COMMANDS = {
     "doctor": ("llmops_cli.doctor", "Check that everything is in place."),
 }
 
+WANTS_JSON = "llmops.json"
+
 
 class LazyGroup(click.Group):
     """Imports a command's module when the command is used."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember whether the caller wants JSON: a command line that cannot be read gets its error that way too."""
+        ctx.meta[WANTS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if ctx.meta[WANTS_JSON]:
+                from llmops_cli.output import emit_error
+
+                emit_error(type(error).__name__, error.format_message())
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of a first hour."""

@@ -16,6 +16,11 @@ def emit(value: Any, text: str, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
+def emit_error(kind: str, message: str) -> None:
+    """Print why a command failed, as the one JSON object of `--json`; people read it on standard error."""
+    emit({"error": {"type": kind, "message": message}}, "", as_json=True)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A plain table."""
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]

@@ -10,7 +10,7 @@ from openai import OpenAI
 from llmops_cli.build import build
 from llmops_cli.context import assistant_option, json_option, reports_errors
 from llmops_cli.evaluate import evaluate
-from llmops_cli.gateway_process import gateway
+from llmops_cli.gateway_process import gateway, reports_refusals
 from llmops_cli.output import emit, facts, progress
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
@@ -53,7 +53,7 @@ def command(assistant: Any, as_json: bool) -> None:
     _headline("Build: documents → chunks → embeddings → vector index → release")
     built = build(settings, chosen)
     _headline("Serve: five questions over HTTP with the openai client, then feedback")
-    with gateway(settings, chosen.name) as url:
+    with gateway(settings, chosen.name) as url, reports_refusals():
         asked = _ask_all(OpenAI(base_url=url, api_key="none", timeout=600, max_retries=0), chosen.name)
         _give_feedback(url, asked)
     _headline("Request log into Iceberg")

@@ -12,7 +12,7 @@ import dagster as dg
 from llmops_assets.definitions import build_definitions
 from llmops_cli.output import progress
 from llmops_core.assistant import Assistant
-from llmops_core.errors import PermanentError
+from llmops_core.errors import ConfigError, PermanentError
 from llmops_core.settings import Settings
 
 INSTANCE_FILE = """\
@@ -39,10 +39,15 @@ class Materialized:
 
 def prepare_instance(settings: Settings) -> None:
     """Make Dagster's home and have this process, and its children, use it."""
-    settings.dagster_home.mkdir(parents=True, exist_ok=True)
     file = settings.dagster_home / "dagster.yaml"
-    if not file.exists():
-        file.write_text(INSTANCE_FILE, encoding="utf-8")
+    try:
+        settings.dagster_home.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            file.write_text(INSTANCE_FILE, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"LLMOPS_HOME: {settings.home} cannot hold data: {error.strerror}. Set it to a folder that can be written."
+        ) from error
     os.environ["LLMOPS_HOME"] = str(settings.home)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
 

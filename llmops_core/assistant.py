@@ -224,13 +224,15 @@ def load_assistant(folder: Path) -> Assistant:
     file = folder / FILE_NAME
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"{file} does not exist. Name the assistant's folder with --assistant DIR (or LLMOPS_ASSISTANT), or make one:"
             " llmops init NAME --docs DIR"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}. Check its permissions") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: expected keys and values such as 'name: my_assistant', found {type(data).__name__}")
     if "folder" in data:

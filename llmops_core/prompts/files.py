@@ -1,6 +1,6 @@
 """Prompt templates as files of the assistant's folder."""
 
-from llmops_core.assistant import Assistant
+from llmops_core.assistant import FILE_NAME, Assistant
 from llmops_core.errors import PromptError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
@@ -14,12 +14,13 @@ def read_prompt(assistant: Assistant) -> tuple[str, str]:
     Raises `PromptError` naming file and line.
     """
     file = assistant.path(assistant.prompt.template)
+    settings = assistant.folder / FILE_NAME
     try:
         text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PromptError(f"{file} does not exist. Write it, or correct prompt.template in {settings}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(
-            f"{file} cannot be read: {error}. It is prompt.template of {assistant.folder / 'assistant.yaml'}"
-        ) from error
+        raise PromptError(f"{file} cannot be read: {error}. It is prompt.template of {settings}") from error
     try:
         PromptTemplate(file.stem, text)
     except PromptError as error:

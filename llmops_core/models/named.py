@@ -1,0 +1,36 @@
+"""The models that `assistant.yaml` names, checked before anything runs: a misspelt one must not cost a whole build."""
+
+from collections.abc import Iterator
+
+from llmops_core.assistant import FILE_NAME, Assistant
+from llmops_core.errors import ConfigError, ModelError
+from llmops_core.models.builtin import Role
+from llmops_core.models.reference import FolderModel, parse_reference
+
+
+def check_models(assistant: Assistant) -> None:
+    """Raise `ConfigError` with file, key and what is allowed for each model that cannot be meant; reads no weights."""
+    problems = [f"  {key}: {problem}" for key, model, role in _named(assistant) if (problem := _problem(model, role))]
+    if problems:
+        raise ConfigError(f"{assistant.folder / FILE_NAME} has {len(problems)} problem(s):\n" + "\n".join(problems))
+
+
+def _named(assistant: Assistant) -> Iterator[tuple[str, str, Role]]:
+    """Key, model and role."""
+    yield "embedder.model", assistant.embedder.model, "embedder"
+    for number, model in enumerate(assistant.embedder.beside):
+        yield f"embedder.beside.{number}", model, "embedder"
+    if assistant.retrieval.reranker:
+        yield "retrieval.reranker.model", assistant.retrieval.reranker.model, "reranker"
+    if assistant.generator.engine == "local":
+        yield "generator.model", assistant.generator.model, "generator"
+
+
+def _problem(model: str, role: Role) -> str | None:
+    try:
+        reference = parse_reference(model, role)
+    except ModelError as error:
+        return str(error)
+    if isinstance(reference, FolderModel) and not reference.folder.is_dir():
+        return f"Model '{model}': there is no folder {reference.folder}. Name the folder that holds the weights"
+    return None
