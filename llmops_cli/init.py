@@ -24,7 +24,7 @@ WORKSPACE_HEAD = "# One code location an assistant; `llmops init` adds a line he
 
 @click.command()
 @click.argument("name")
-@click.option("--docs", required=True, metavar="DIR", help="Folder with Markdown, text, reStructuredText or HTML.")
+@click.option("--docs", required=True, metavar="DIR", help="Folder with Markdown, text, HTML, PDF or DOCX files.")
 @json_option
 @reports_errors
 def command(name: str, docs: str, as_json: bool) -> None:
@@ -60,8 +60,8 @@ def init(root: Path, name: str, docs: Path) -> Path:
     try:
         if not any(isinstance(item, Document) for item in read_all(sources_of(load_assistant(folder)))):
             raise EmptyCorpusError(
-                f"--docs: {docs} holds no Markdown, text, reStructuredText or HTML file that can be read. Put some there,"
-                " or name another folder."
+                f"--docs: {docs} holds no file that can be read as Markdown, text, reStructuredText, HTML, PDF or"
+                " DOCX. Put some there, or name another folder."
             )
     except BaseException:
         for file in FILES:

@@ -29,7 +29,7 @@ class PythonTopicsSource(Section):
 
 
 class FolderSource(Section):
-    """Markdown, text, reStructuredText and HTML files below a folder."""
+    """Markdown, text, reStructuredText, HTML, PDF and DOCX files below a folder."""
 
     type: Literal["folder"]
     path: str = Field(description="Folder, relative to the assistant's own.")

@@ -20,6 +20,8 @@ _BLOCKS = HTMLTreeBuilder.DEFAULT_BLOCK_ELEMENTS | {
 }
 _MARKUP = re.compile(r"#{1,6}(\s|$)|```|~~~|(=+|-+|\*+|_+)$|>")
 """What Markdown would read as structure at the beginning of a line, though here it is a page's plain words."""
+_OWN_LINES = [*_HEADINGS, "table", "tr", "td", "th", "pre"]
+"""A table's cell without any of these is one line, whatever paragraphs it has; with some it is there for layout."""
 _MAX_INDENT = 24
 
 
@@ -60,6 +62,7 @@ class _Writer:
         self.blocks: list[tuple[str, str]] = []
         self.inline: list[str] = []
         self.frames = [_Frame()]
+        self.cell: Tag | None = None  # The cell, if all that it holds goes into one line.
 
     def write(self, root: Tag) -> str:
         for node, entering in _walk(root):
@@ -68,9 +71,15 @@ class _Writer:
             elif node.name == "pre":
                 self.code(node.get_text())
             elif node.name == "br":
-                self.inline.append("\n")
+                self.inline.append(" " if self.cell else "\n")
             elif node.name in ("td", "th"):
                 self.inline.append(" | " if entering and any(map(str.strip, self.inline)) else "")
+                if self.cell is None and entering and not node.find(_OWN_LINES):
+                    self.cell = node
+                elif self.cell is node:
+                    self.cell = None
+            elif self.cell and node.name in _BLOCKS:
+                self.inline.append(" ")
             elif node.name in _BLOCKS:
                 self.end_block()
                 self.frames.append(self.frame(node)) if entering else self.frames.pop()

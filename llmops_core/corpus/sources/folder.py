@@ -1,39 +1,30 @@
-"""Markdown, text, reStructuredText and HTML files below a folder.
+"""Files below a folder: Markdown, text, reStructuredText, HTML, PDF and DOCX.
 
 The tree is walked by own code instead of `Path.glob`, whose answer to unreadable folders is silence (documents would look
 deleted) and whose treatment of links differs between Python versions. Linked folders are not followed: a link to a parent
-would make the corpus endless, one to elsewhere would bring in files that nobody meant.
+would make the corpus endless, one to elsewhere would bring in files that nobody meant. The walk holds the names of the
+folders that it is in and nothing else, so a million files take the memory of their names.
 """
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from llmops_core.assistant import FolderSource as FolderSection
-from llmops_core.corpus.decoding import decode_utf8, text_problem
-from llmops_core.corpus.document import Document, MediaType, Rejected
-from llmops_core.corpus.headings import title_of
-from llmops_core.corpus.html import html_to_markdown
+from llmops_core.corpus.document import Document, Rejected
+from llmops_core.corpus.files import FILE_TYPES, documents_of, file_type_of, read_file, size_problem
+from llmops_core.corpus.sources.paths import NOT_UTF8, PathGlob, printable
 from llmops_core.errors import SourceError
-from llmops_core.ids import content_hash
+from llmops_core.ids import HASH_LENGTH, canonical_json
 
-MEDIA_TYPES: dict[str, MediaType] = {
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-    ".txt": "text/plain",
-    ".text": "text/plain",
-    ".rst": "text/x-rst",
-    ".html": "text/html",
-    ".htm": "text/html",
-}
-"""What is read, by lower-case suffix."""
+_Kind = Literal["file", "folder", "link to a folder"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """A file or a problem below the folder: its path relative to that, and why it cannot be read, if so."""
 
@@ -41,10 +32,6 @@ class _Entry:
     problem: str = ""
     size: int = 0
     mtime_ns: int = 0
-
-    @property
-    def media_type(self) -> MediaType | None:
-        return MEDIA_TYPES.get(PurePosixPath(self.relative).suffix.lower())
 
 
 class FolderSource:
@@ -54,57 +41,52 @@ class FolderSource:
         self.name = "folder:" + str(PurePosixPath(section.path))
         if section.glob != "**/*":
             self.name += f"/{section.glob}"
-        self._glob = PurePosixPath(section.glob).parts
-        self._base = Path(os.path.abspath(assistant_folder))  # noqa: PTH100 - resolve() would rename a linked folder
-        self._folder = Path(os.path.abspath(self._base / Path(section.path).expanduser()))  # noqa: PTH100
+        self._glob = PathGlob(section.glob)
+        base = Path(os.path.abspath(assistant_folder))  # noqa: PTH100 - resolve() would rename a linked folder
+        self._folder = Path(os.path.abspath(base / Path(section.path).expanduser()))  # noqa: PTH100
+        relative = self._folder.relative_to(base) if self._folder.is_relative_to(base) else self._folder
+        self._uri_prefix = f"{relative.as_posix()}/" if self._folder != base else ""
 
     def read(self) -> Iterator[Document | Rejected]:
-        """Stream the documents; raises `SourceError` if the folder cannot be listed."""
+        """Stream the documents; a file that vanishes meanwhile is none. Raises `SourceError` if nothing can be listed."""
         for entry in self._entries():
-            uri = self._uri(entry.relative)
+            uri = self._uri_prefix + printable(entry.relative)
             try:
-                yield self._read(entry, uri)
+                yield from self._read(entry, uri)
+            except FileNotFoundError:
+                continue
             except (ValueError, OSError) as error:
                 reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
                 yield Rejected(self.name, uri, reason)
 
     def stat_fingerprint(self) -> str:
         """Hash paths, sizes and modification times, without reading a file."""
-        state = [[_printable(e.relative), e.problem, e.size, e.mtime_ns] for e in self._entries()]
-        return content_hash([self.name, state])
+        return self._fingerprint([printable(e.relative), e.problem, e.size, e.mtime_ns] for e in self._entries())
 
     def content_fingerprint(self) -> str:
-        """Hash paths and the bytes of every file of a supported kind."""
-        state = [[_printable(e.relative), e.problem, self._digest(e)] for e in self._entries()]
-        return content_hash([self.name, state])
+        """Hash paths and the bytes of every file that can be read."""
+        return self._fingerprint([printable(e.relative), e.problem, self._digest(e)] for e in self._entries())
 
-    def _read(self, entry: _Entry, uri: str) -> Document:
+    def _fingerprint(self, states: Iterable[list[str | int]]) -> str:
+        digest = hashlib.sha256(self.name.encode("utf-8", "surrogatepass"))
+        for state in states:
+            digest.update(canonical_json(state).encode() + b"\n")
+        return digest.hexdigest()[:HASH_LENGTH]
+
+    def _read(self, entry: _Entry, uri: str) -> Iterator[Document]:
         """Read one file; raises `ValueError` with the reason, or `OSError`, if it is no document."""
         if entry.problem:
             raise ValueError(entry.problem)
-        media_type = entry.media_type
-        if media_type is None:
-            suffix = PurePosixPath(entry.relative).suffix or "(none)"
-            raise ValueError(f"suffix not supported: {suffix}; supported: {' '.join(MEDIA_TYPES)}")
-        text = decode_utf8((self._folder / entry.relative).read_bytes())
-        if problem := text_problem(text):
+        kind = file_type_of(entry.relative)
+        if problem := size_problem(kind, entry.size):
             raise ValueError(problem)
-        stem = PurePosixPath(entry.relative).stem
-        if media_type == "text/html":
-            title, text = html_to_markdown(text)
-            if problem := text_problem(text):
-                raise ValueError(f"nothing to read in the page: {problem}")
-            media_type = "text/markdown"
-            title = title or title_of(text, media_type, stem)
-        else:
-            title = title_of(text, media_type, stem)
-        return Document(f"{self._folder.name}/{entry.relative}", title, text, uri, media_type, self.name)
+        file = read_file((self._folder / entry.relative).read_bytes(), kind, PurePosixPath(entry.relative).stem)
+        yield from documents_of(file, f"{self._folder.name}/{entry.relative}", uri, self.name)
 
-    def _entries(self) -> list[_Entry]:
-        """List what the glob matches, and every folder that cannot be entered; sorted by path."""
+    def _entries(self) -> Iterator[_Entry]:
+        """What the glob picks, and every folder that cannot be entered, by path."""
         try:
-            with os.scandir(self._folder):
-                pass
+            os.scandir(self._folder).close()
         except FileNotFoundError as error:
             raise SourceError(
                 f"Source {self.name}: folder {self._folder} does not exist. Make it, or correct sources.path in assistant.yaml"
@@ -117,61 +99,66 @@ class FolderSource:
             raise SourceError(
                 f"Source {self.name}: folder {self._folder} cannot be listed: {error.strerror}. Check its permissions"
             ) from error
-        return sorted(self._walk(), key=lambda entry: entry.relative.split("/"))
+        # A stack of its own: folders nest deeper than Python recurses.
+        walks = [self._walk("")]
+        while walks:
+            found = next(walks[-1], None)
+            if found is None:
+                walks.pop()
+            elif isinstance(found, str):
+                walks.append(self._walk(found))
+            else:
+                yield found
 
-    def _walk(self) -> Iterator[_Entry]:
-        unlisted: list[_Entry] = []
-
-        def note(error: OSError) -> None:
-            relative = Path(error.filename).relative_to(self._folder).as_posix()
-            unlisted.append(_Entry(relative, f"folder cannot be listed: {error.strerror}"))
-
-        for parent, folders, files in os.walk(self._folder, onerror=note):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            at = Path(parent).relative_to(self._folder)
-            for name in folders:
-                if (Path(parent) / name).is_symlink():
-                    yield _Entry((at / name).as_posix(), "link to a folder: not followed; make it a source of its own")
-            for name in files:
-                relative = (at / name).as_posix()
-                if not name.startswith(".") and _matches(tuple(relative.split("/")), self._glob):
-                    yield self._entry(relative)
-        yield from unlisted
-
-    def _entry(self, relative: str) -> _Entry:
-        if relative != _printable(relative):
-            return _Entry(relative, "file name is not UTF-8: rename it")
+    def _walk(self, at: str) -> Iterator[_Entry | str]:
+        """The entries of one folder by name, and the paths of the folders in it where their turn comes."""
         try:
-            status = (self._folder / relative).stat()
+            with os.scandir(self._folder / at) as listing:
+                kinds = {entry.name: _kind(entry) for entry in listing if not entry.name.startswith(".")}
+        except FileNotFoundError:
+            return
         except OSError as error:
-            return _Entry(relative, f"cannot be read: {error.strerror}")
-        if not stat.S_ISREG(status.st_mode):
-            return _Entry(relative, "not a regular file")
-        return _Entry(relative, "", status.st_size, status.st_mtime_ns)
+            yield _Entry(at, f"folder cannot be listed: {error.strerror}")
+            return
+        for name in sorted(kinds):
+            relative = f"{at}/{name}" if at else name
+            if kinds[name] == "folder":
+                yield relative
+            elif kinds[name] == "link to a folder":
+                yield _Entry(relative, "link to a folder: not followed; make it a source of its own")
+            elif self._glob.picks(relative):
+                yield from self._entry(relative)
 
-    def _digest(self, entry: _Entry) -> str:
-        if entry.problem or not entry.media_type:
-            return ""
+    def _entry(self, relative: str) -> Iterator[_Entry]:
+        """Look at a file; none if it has vanished since its folder was listed."""
+        path = self._folder / relative
+        if relative != printable(relative):
+            yield _Entry(relative, NOT_UTF8)
+            return
+        try:
+            status = path.stat()
+        except OSError as error:
+            if path.is_symlink() or not isinstance(error, FileNotFoundError):
+                yield _Entry(relative, f"cannot be read: {error.strerror}")
+            return
+        problem = "" if stat.S_ISREG(status.st_mode) else "not a regular file"
+        yield _Entry(relative, problem, status.st_size, status.st_mtime_ns)
+
+    def _digest(self, entry: _Entry) -> str | int:
+        kind = FILE_TYPES.get(PurePosixPath(entry.relative).suffix.lower())
+        if entry.problem or not kind or size_problem(kind, entry.size):
+            return entry.size if kind else ""
         try:
             with (self._folder / entry.relative).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             return f"cannot be read: {error.strerror}"
 
-    def _uri(self, relative: str) -> str:
-        path = self._folder / _printable(relative)
-        return (path.relative_to(self._base) if path.is_relative_to(self._base) else path).as_posix()
 
-
-def _printable(path: str) -> str:
-    """A path as text that every table can hold: bytes that are not UTF-8 become backslash escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _matches(parts: tuple[str, ...], glob: tuple[str, ...]) -> bool:
-    """Whether a path matches a glob in which `**` stands for any number of folders."""
-    if not glob:
-        return not parts
-    if glob[0] == "**":
-        return any(_matches(parts[start:], glob[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], glob[0]) and _matches(parts[1:], glob[1:])
+def _kind(entry: "os.DirEntry[str]") -> _Kind:
+    try:
+        if entry.is_dir():
+            return "link to a folder" if entry.is_symlink() else "folder"
+    except OSError:
+        return "file"
+    return "file"

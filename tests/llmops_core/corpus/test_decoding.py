@@ -1,6 +1,6 @@
 import pytest
 
-from llmops_core.corpus.decoding import decode_utf8, text_problem
+from llmops_core.corpus.decoding import decode_as, decode_utf8, text_problem
 
 
 def test_a_byte_order_mark_is_not_part_of_the_text() -> None:
@@ -28,7 +28,8 @@ def test_bytes_that_are_not_utf8_are_named_with_their_place(data: bytes, says: s
         ("", "empty"),
         (" \n\t\u3000", "empty"),
         ("\u200b\ufeff\u00ad", "empty"),
-        ("ab\0c", "NUL character at offset 2"),
+        ("ab\0c", "NUL character at offset 2: probably not a text"),
+        ("hello".encode("utf-16-le").decode(), "NUL character at offset 1: probably UTF-16, save it as UTF-8"),
         ("ab\ud83d", "half a surrogate pair at character 2"),
     ],
 )
@@ -39,3 +40,32 @@ def test_a_text_that_cannot_be_a_document_says_why(text: str, says: str) -> None
 @pytest.mark.parametrize("text", ["a", "\n\n 日本 ", "😀", "\ufeffx", "1\r\n2\x0c3"])
 def test_any_visible_character_makes_a_text(text: str) -> None:
     assert text_problem(text) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "text"),
+    [
+        ("Привет".encode("cp1251"), "windows-1251", "Привет"),
+        (b"\x93caf\xe9\x94", "ISO-8859-1", "“café”"),
+        ("日本".encode("shift_jis"), "Shift_JIS", "日本"),
+        (b"\xef\xbb\xbfcaf\xc3\xa9", "latin-1", "café"),
+        (b"caf\xc3\xa9", "UTF8", "café"),
+    ],
+)
+def test_a_declared_encoding_is_used_as_browsers_do(data: bytes, encoding: str, text: str) -> None:
+    assert decode_as(data, encoding) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "says"),
+    [
+        (b"x", "klingon", "declares the unknown encoding 'klingon'"),
+        (b"x", "hex", "not hex, which it declares"),
+        (b"x", "a\0b", "declares the unknown encoding"),
+        (b"\x98", "windows-1251", "not windows-1251, which it declares"),
+        (b"caf\xe9", "utf-8", "not UTF-8: byte 0xe9"),
+    ],
+)
+def test_a_declaration_that_does_not_hold_is_a_reason(data: bytes, encoding: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        decode_as(data, encoding)

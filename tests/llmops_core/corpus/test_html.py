@@ -38,6 +38,12 @@ def test_tables_keep_their_rows() -> None:
     assert text_of("<table><tr><th>A</th><th>B</th></tr><tr><td>1</td><td>2</td></tr></table>") == "A | B\n1 | 2\n"
 
 
+def test_a_cell_is_one_line_unless_it_is_there_for_layout() -> None:
+    rows = "<tr><td><p>a</p><p>b</p></td><td><ul><li>c<li>d</ul></td></tr><tr><td>e<br>f<td>g</tr>"
+    assert text_of(f"<table>{rows}</table>") == "a b | c d\ne\nf | g\n"
+    assert text_of("<table><tr><td><h2>Top</h2><p>x</p><p>y</p></td></tr></table>") == "## Top\n\nx\ny\n"
+
+
 def test_plain_words_do_not_turn_into_headings_or_fences() -> None:
     text = text_of("<p># not a heading<br>---<br>```</p><pre># comment\n``` inside</pre><h2>Real</h2>")
     assert [heading.name for heading in headings(text, "text/markdown")] == ["Real"]

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from llmops_core.assistant import FolderSource as FolderSection
+from llmops_core.corpus import files
 from llmops_core.corpus.document import Document, Rejected
 from llmops_core.corpus.sources.folder import FolderSource
 from llmops_core.errors import SourceError
+from tests.office_files import docx, paragraph, pdf
 
 
 def write(folder: Path, **files: str | bytes) -> None:
@@ -40,6 +42,8 @@ def test_every_supported_kind_is_read_and_named(tmp_path: Path) -> None:
         e_rst="Echo\n====\n\ntext",
         f_html="<title>Foxtrot</title><h1>H</h1><p>text",
         g_HTM="<h2>Golf</h2>",
+        h_pdf=pdf("Hotel", "text"),
+        i_docx=docx(paragraph("India", "heading 1"), paragraph("text")),
     )
     found = documents(source(tmp_path))
     assert {d.document_id: (d.title, d.media_type) for d in found.values()} == {
@@ -48,6 +52,8 @@ def test_every_supported_kind_is_read_and_named(tmp_path: Path) -> None:
         "docs/e.rst": ("Echo", "text/x-rst"),
         "docs/f.html": ("Foxtrot", "text/markdown"),
         "docs/g.HTM": ("Golf", "text/markdown"),
+        "docs/h.pdf": ("Hotel", "text/plain"),
+        "docs/i.docx": ("India", "text/markdown"),
         "docs/sub/c.txt": ("c", "text/plain"),
         "docs/sub/d.text": ("d", "text/plain"),
     }
@@ -121,6 +127,12 @@ def test_one_bad_file_is_rejected_with_the_reason_and_the_rest_goes_on(tmp_path:
         picture_png=b"\x89PNG",
         README="x",
         good_md="x",
+        nothing_pdf=b"",
+        scanned_pdf=pdf(""),
+        words_docx="words",
+        renamed_txt=pdf("words"),
+        utf16_txt="ascii".encode("utf-16-le"),
+        pointer_md="version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n",
     )
     (tmp_path / "docs" / "broken.md").symlink_to(tmp_path / "nowhere")
     (tmp_path / "docs" / "loop.md").symlink_to(tmp_path / "docs" / "loop.md")
@@ -132,6 +144,12 @@ def test_one_bad_file_is_rejected_with_the_reason_and_the_rest_goes_on(tmp_path:
     assert "byte 0xe9 at offset 3" in found["docs/latin.txt"]
     assert "NUL character at offset 1" in found["docs/binary.txt"]
     assert found["docs/picture.png"].startswith("suffix not supported: .png; supported: .md .markdown .txt")
+    assert found["docs/nothing.pdf"] == "empty: no byte in the file"
+    assert "probably scanned" in found["docs/scanned.pdf"]
+    assert found["docs/words.docx"].startswith("not readable as DOCX: ")
+    assert found["docs/renamed.txt"] == "a PDF by its first bytes: give it the suffix .pdf"
+    assert "probably UTF-16" in found["docs/utf16.txt"]
+    assert found["docs/pointer.md"].startswith("a pointer of Git LFS")
     assert found["docs/README"].startswith("suffix not supported: (none)")
     assert found["docs/broken.md"] == "cannot be read: No such file or directory"
     assert found["docs/loop.md"].startswith("cannot be read: ")
@@ -216,3 +234,83 @@ def test_a_renamed_file_and_another_glob_change_the_fingerprint(tmp_path: Path) 
     assert source(tmp_path, glob="*.md").content_fingerprint() != before
     (tmp_path / "docs" / "a.md").rename(tmp_path / "docs" / "b.md")
     assert source(tmp_path).content_fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    "name", ["Ünï cöde", "日本語", "עברית", "नमस्ते", "e\u0301", "a\nb", "👩‍👩‍👧", "-rf *", "'\"|\\"]
+)
+def test_names_are_read_in_any_script(tmp_path: Path, name: str) -> None:
+    (tmp_path / "docs" / name).mkdir(parents=True)
+    (tmp_path / "docs" / name / f"{name}.md").write_text("x")
+    (document,) = source(tmp_path).read()
+    assert isinstance(document, Document)
+    assert document.document_id == document.uri == f"docs/{name}/{name}.md"
+    assert document.title == name
+
+
+def test_a_page_is_decoded_as_it_declares(tmp_path: Path) -> None:
+    page = "<meta charset=windows-1251><title>Привет</title><p>мир"
+    write(tmp_path / "docs", a_html=page.encode("cp1251"), b_html=page.replace("windows-1251", "utf-16").encode())
+    assert [(d.title, d.text) for d in documents(source(tmp_path)).values()] == [("Привет", "мир\n")] * 2
+
+
+def test_a_file_over_the_limit_is_rejected_without_reading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "docs", a_md="x", huge_txt="")
+    os.truncate(tmp_path / "docs" / "huge.txt", 300 * 1024**2)
+    assert reasons(source(tmp_path)) == {"docs/huge.txt": "314,572,800 bytes, the limit is 268,435,456; split it"}
+    monkeypatch.setattr(files, "MAX_HTML_BYTES", 5)
+    write(tmp_path / "docs", b_html="<p>abc")
+    assert reasons(source(tmp_path))["docs/b.html"] == "6 bytes, the limit is 5; split it"
+
+
+def test_a_long_text_is_read_in_parts_that_cover_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PART_CHARACTERS", 100)
+    text = "# Title\n\n" + "".join(f"## Section {n}\n\n" + "word " * 12 + "\n\n" for n in range(20))
+    write(tmp_path / "docs", long_md=text, line_txt="x" * 250)
+    found = documents(source(tmp_path))
+    parts = [found.pop(f"docs/long.md{part}") for part in ("", *(f"#part{n}" for n in range(2, 21)))]
+    assert "".join(part.text for part in parts) == text
+    assert all(part.text.startswith("#") and len(part.text) <= 100 for part in parts)
+    assert {part.title for part in parts} == {"Title"}
+    assert parts[1].uri == "docs/long.md#part2"
+    assert [len(d.text) for d in found.values()] == [100, 100, 50]
+
+
+def test_a_file_that_vanishes_while_the_folder_is_read_is_no_document(tmp_path: Path) -> None:
+    write(tmp_path / "docs", a_md="x", b_md="x", s__c_md="x", t__d_md="x")
+    stream = source(tmp_path).read()
+    first = next(stream)
+    (tmp_path / "docs" / "b.md").unlink()
+    shutil.rmtree(tmp_path / "docs" / "s")
+    assert [item.uri for item in (first, *stream)] == ["docs/a.md", "docs/t/d.md"]
+
+
+def test_a_folder_is_walked_as_it_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "docs", a__a_md="x", z__z_md="x")
+    stream = source(tmp_path).read()
+    next(stream)
+    (tmp_path / "docs" / "z" / "new.md").write_text("x")
+    assert [item.uri for item in stream] == ["docs/z/new.md", "docs/z/z.md"]
+
+
+def test_folders_may_nest_deeper_than_python_recurses(tmp_path: Path) -> None:
+    folders = [tmp_path / "docs"]
+    while len(folders) < 1200:
+        folders.append(folders[-1] / "d")
+    for folder in folders:
+        folder.mkdir()
+    (folders[-1] / "a.md").write_text("x")
+    (document,) = source(tmp_path).read()
+    assert document.uri.count("/") == len(folders)
+    (folders[-1] / "a.md").unlink()
+    for folder in reversed(folders):  # shutil.rmtree recurses.
+        folder.rmdir()
+
+
+def test_a_change_of_size_alone_changes_both_fingerprints(tmp_path: Path) -> None:
+    write(tmp_path / "docs", huge_txt="")
+    os.truncate(tmp_path / "docs" / "huge.txt", 300 * 1024**2)
+    cheap, exact = source(tmp_path).stat_fingerprint(), source(tmp_path).content_fingerprint()
+    os.truncate(tmp_path / "docs" / "huge.txt", 301 * 1024**2)
+    assert source(tmp_path).stat_fingerprint() != cheap
+    assert source(tmp_path).content_fingerprint() != exact
