@@ -46,7 +46,26 @@ class JsonlSource(Section):
     text: str = Field("text", description="Field with the text.")
 
 
-Source = Annotated[PythonTopicsSource | FolderSource | JsonlSource, Field(discriminator="type")]
+class GitSource(Section):
+    """Files of a git repository, at the tip of a branch (of the default branch, if none is named) or at one revision."""
+
+    type: Literal["git"]
+    url: str = Field(min_length=1, description="As for git clone; a path is relative to the assistant's folder.")
+    branch: str | None = Field(None, min_length=1, description="Branch to follow.")
+    revision: str | None = Field(None, min_length=1, description="Commit (all its digits) or tag, instead of a branch.")
+    path: str = Field("", description="Folder within the repository.")
+    glob: str = Field("**/*", description="Which files below it, as a glob pattern.")
+
+    @model_validator(mode="after")
+    def _one_state(self) -> "GitSource":
+        if self.branch and self.revision:
+            raise ValueError("names a branch to follow or a revision to stay at, not both")
+        if any(value.startswith("-") for value in (self.url, self.branch or "", self.revision or "")):
+            raise ValueError("url, branch and revision cannot begin with -")
+        return self
+
+
+Source = Annotated[PythonTopicsSource | FolderSource | JsonlSource | GitSource, Field(discriminator="type")]
 
 
 class Chunking(Section):
@@ -259,6 +278,7 @@ _SOURCE_TAGS: dict[str, type[BaseModel]] = {
     "python_topics": PythonTopicsSource,
     "folder": FolderSource,
     "jsonl": JsonlSource,
+    "git": GitSource,
 }
 
 

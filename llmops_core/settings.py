@@ -68,6 +68,11 @@ class Settings(BaseSettings):
         return self.lancedb_uri or str(self.home / "lancedb")
 
     @property
+    def sources(self) -> Path:
+        """Copies of what sources bring from elsewhere; they may be deleted at any time."""
+        return self.home / "sources"
+
+    @property
     def spool(self) -> Path:
         """The request spool: `<assistant>/<gateway_id>/` below it."""
         return self.home / "spool"

@@ -7,10 +7,12 @@ from llmops_core import assistant as config
 from llmops_core.assistant import Assistant
 from llmops_core.corpus.document import Document, Rejected
 from llmops_core.corpus.sources.folder import FolderSource
+from llmops_core.corpus.sources.git import GitSource
 from llmops_core.corpus.sources.jsonl import JsonlSource
 from llmops_core.corpus.sources.python_topics import PythonTopicsSource
 from llmops_core.errors import EmptyCorpusError
 from llmops_core.ids import content_hash
+from llmops_core.settings import Settings, load_settings
 
 
 class Source(Protocol):
@@ -34,8 +36,9 @@ class Source(Protocol):
         ...
 
 
-def sources_of(assistant: Assistant) -> list[Source]:
-    """Make the sources that `assistant.yaml` lists, in its order."""
+def sources_of(assistant: Assistant, settings: Settings | None = None) -> list[Source]:
+    """Make the sources that `assistant.yaml` lists, in its order; what they bring from elsewhere is kept below the home."""
+    cache = (settings or load_settings()).sources
     sources: list[Source] = []
     for section in assistant.sources:
         match section:
@@ -45,6 +48,8 @@ def sources_of(assistant: Assistant) -> list[Source]:
                 sources.append(FolderSource(section, assistant.folder))
             case config.JsonlSource():
                 sources.append(JsonlSource(section, assistant.folder))
+            case config.GitSource():
+                sources.append(GitSource(section, assistant.folder, cache / "git"))
     return sources
 
 
