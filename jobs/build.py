@@ -42,5 +42,5 @@ def release_create(assistant: Assistant) -> UnresolvedAssetJobDefinition:
 
 
 def exclusive(assistant: Assistant) -> dict[str, str]:
-    """Of runs with this tag one goes at a time (see `dagster.yaml`); the others wait in the queue."""
+    """What runs that build this assistant are found by; that one goes at a time is the doing of their pool."""
     return {"llmops/exclusive": assistant.name}

@@ -56,6 +56,14 @@ def described(assistant: Assistant, group: str, *kinds: str) -> dict[str, Any]:
     }
 
 
+def build_pool(assistant: Assistant) -> str:
+    """The pool of all that a build writes: one run of it goes at a time (see `dagster.yaml`), whatever started it.
+
+    A pool and not a tag, since "Materialize all" and automation start runs that carry no tag of ours.
+    """
+    return f"{assistant.name}/build"
+
+
 def latest_data_version(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> str | None:
     """The data version that an asset's latest materialisation recorded; None if there was none."""
     record = context.instance.get_latest_data_version_record(key, partition_key=partition_key)

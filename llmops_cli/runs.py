@@ -20,12 +20,10 @@ INSTANCE_FILE = """\
 telemetry:
   enabled: false
 concurrency:
-  runs:
-    # Two builds of one assistant would do the same work twice: the second waits.
-    tag_concurrency_limits:
-      - key: llmops/exclusive
-        value: {applyLimitPerUniqueValue: true}
-        limit: 1
+  pools:
+    # Two builds of one assistant at once would write the same rows twice: the second run waits for the first.
+    granularity: run
+    default_limit: 1
 """
 
 

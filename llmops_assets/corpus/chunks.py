@@ -5,6 +5,7 @@ import dagster as dg
 from llmops_assets.house import (
     RETRIES,
     asset_key,
+    build_pool,
     described,
     failing_for_good,
     materialized,
@@ -27,6 +28,7 @@ def chunks(assistant: Assistant) -> dg.AssetsDefinition:
         description="One row a chunk: by structure, then by tokens of the embedder, with offsets into the document.",
         automation_condition=on_changed_data(),
         retry_policy=RETRIES,
+        pool=build_pool(assistant),
         **described(assistant, "corpus", "iceberg", "polars"),
     )
     def corpus_chunks(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from llmops_assets.corpus.rejected import rejected_spec
-from llmops_assets.house import RETRIES, asset_key, described, failing_for_good, materialized, provenance
+from llmops_assets.house import RETRIES, asset_key, build_pool, described, failing_for_good, materialized, provenance
 from llmops_core.assistant import Assistant
 from llmops_core.corpus.sync import sync_corpus
 from resources.platform import LakehouseResource
@@ -19,7 +19,12 @@ def documents(assistant: Assistant) -> dg.AssetsDefinition:
         **described(assistant, "corpus", "iceberg", "polars"),
     )
 
-    @dg.multi_asset(name="corpus_documents", specs=[spec, rejected_spec(assistant)], retry_policy=RETRIES)
+    @dg.multi_asset(
+        name="corpus_documents",
+        specs=[spec, rejected_spec(assistant)],
+        retry_policy=RETRIES,
+        pool=build_pool(assistant),
+    )
     def corpus_documents(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource
     ) -> Iterator[dg.MaterializeResult[None]]:

@@ -11,6 +11,7 @@ import dagster as dg
 from llmops_assets.house import (
     RETRIES,
     asset_key,
+    build_pool,
     described,
     failing_for_good,
     latest_data_version,
@@ -56,6 +57,7 @@ def _plan(assistant: Assistant) -> dg.OpDefinition:
         ins={"chunks": dg.In(dg.Nothing)},
         out=dg.DynamicOut(dict[str, int]),
         retry_policy=RETRIES,
+        pool=build_pool(assistant),
     )
     def plan(
         context: dg.OpExecutionContext, lakehouse: LakehouseResource, models: ModelsResource

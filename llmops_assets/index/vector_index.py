@@ -5,6 +5,7 @@ import dagster as dg
 from llmops_assets.house import (
     RETRIES,
     asset_key,
+    build_pool,
     described,
     failing_for_good,
     materialized,
@@ -35,6 +36,7 @@ def vector_index(assistant: Assistant) -> dg.AssetsDefinition:
         description="LanceDB table with vectors and a full-text index; the data version is the index version.",
         automation_condition=on_changed_data(),
         retry_policy=RETRIES,
+        pool=build_pool(assistant),
         **described(assistant, "index", "lancedb"),
     )
     def index_vector_index(

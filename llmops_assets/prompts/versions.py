@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from llmops_assets.house import RETRIES, asset_key, described, failing_for_good, materialized, provenance
+from llmops_assets.house import RETRIES, asset_key, build_pool, described, failing_for_good, materialized, provenance
 from llmops_core.assistant import Assistant
 from llmops_core.prompts.files import register_prompt
 from resources.platform import LakehouseResource
@@ -15,6 +15,7 @@ def versions(assistant: Assistant) -> dg.AssetsDefinition:
         key=asset_key(assistant, "prompts", "versions"),
         description="Immutable numbered versions of the prompts; the same text is the same version.",
         retry_policy=RETRIES,
+        pool=build_pool(assistant),
         **described(assistant, "prompts", "iceberg", "jinja"),
     )
     def prompts_versions(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) -> dg.MaterializeResult[None]:

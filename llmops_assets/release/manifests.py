@@ -5,6 +5,7 @@ import dagster as dg
 from llmops_assets.house import (
     RETRIES,
     asset_key,
+    build_pool,
     described,
     failing_for_good,
     latest_data_version,
@@ -30,6 +31,7 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
         description="One row a release: the manifest that pins everything an answer depends on.",
         automation_condition=on_changed_data(),
         retry_policy=RETRIES,
+        pool=build_pool(assistant),
         **described(assistant, "release", "iceberg"),
     )
     def release_manifests(
