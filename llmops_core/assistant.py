@@ -65,7 +65,25 @@ class GitSource(Section):
         return self
 
 
-Source = Annotated[PythonTopicsSource | FolderSource | JsonlSource | GitSource, Field(discriminator="type")]
+class WebSource(Section):
+    """The pages that a site's sitemap lists, asked for politely: HTML, text, Markdown, PDF and DOCX."""
+
+    type: Literal["web"]
+    sitemap: str = Field(description="Address of the sitemap, or of an index of sitemaps; its host alone is asked.")
+    glob: str = Field("**/*", description="Which pages, as a glob pattern on the path: docs/** for all below /docs/.")
+    delay_seconds: float = Field(
+        1, ge=0, description="Pause between two requests; robots.txt may ask for a longer one."
+    )
+
+    @field_validator("sitemap")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not re.match(r"https?://[^/\s]+/", value):
+            raise ValueError("give the whole address, such as https://example.org/sitemap.xml")
+        return value
+
+
+Source = Annotated[PythonTopicsSource | FolderSource | JsonlSource | GitSource | WebSource, Field(discriminator="type")]
 
 
 class Chunking(Section):
@@ -279,6 +297,7 @@ _SOURCE_TAGS: dict[str, type[BaseModel]] = {
     "folder": FolderSource,
     "jsonl": JsonlSource,
     "git": GitSource,
+    "web": WebSource,
 }
 
 

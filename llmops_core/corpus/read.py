@@ -10,6 +10,7 @@ from llmops_core.corpus.sources.folder import FolderSource
 from llmops_core.corpus.sources.git import GitSource
 from llmops_core.corpus.sources.jsonl import JsonlSource
 from llmops_core.corpus.sources.python_topics import PythonTopicsSource
+from llmops_core.corpus.sources.web import WebSource
 from llmops_core.errors import EmptyCorpusError
 from llmops_core.ids import content_hash
 from llmops_core.settings import Settings, load_settings
@@ -50,6 +51,8 @@ def sources_of(assistant: Assistant, settings: Settings | None = None) -> list[S
                 sources.append(JsonlSource(section, assistant.folder))
             case config.GitSource():
                 sources.append(GitSource(section, assistant.folder, cache / "git"))
+            case config.WebSource():
+                sources.append(WebSource(section, cache / "web"))
     return sources
 
 
