@@ -13,7 +13,7 @@ from llmops_core.corpus.sources.python_topics import PythonTopicsSource
 from llmops_core.corpus.sources.web import WebSource
 from llmops_core.errors import EmptyCorpusError
 from llmops_core.ids import content_hash
-from llmops_core.settings import Settings, load_settings
+from llmops_core.settings import load_settings
 
 
 class Source(Protocol):
@@ -37,9 +37,9 @@ class Source(Protocol):
         ...
 
 
-def sources_of(assistant: Assistant, settings: Settings | None = None) -> list[Source]:
+def sources_of(assistant: Assistant) -> list[Source]:
     """Make the sources that `assistant.yaml` lists, in its order; what they bring from elsewhere is kept below the home."""
-    cache = (settings or load_settings()).sources
+    cache = load_settings().sources
     sources: list[Source] = []
     for section in assistant.sources:
         match section:

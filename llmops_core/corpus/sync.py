@@ -16,6 +16,8 @@ from llmops_core.lakehouse.table import LakeTable, Provenance
 # What makes a stored row stale; the hash covers title and text.
 COMPARED = ("document_hash", "uri", "media_type", "source")
 REJECTED_SHOWN = 20
+# Rows are put into columns so often: a row of Python objects takes several times the memory.
+ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class CorpusSync:
         """The first rejected things as a table."""
         if not self.rejected:
             return "nothing was rejected"
-        rows = [f"| {r.source} | {r.uri} | {r.reason} |" for r in self.rejected[:REJECTED_SHOWN]]
+        rows = [f"| {_cell(r.source)} | {_cell(r.uri)} | {_cell(r.reason)} |" for r in self.rejected[:REJECTED_SHOWN]]
         more = len(self.rejected) - len(rows)
         note = f"\n\nand {more} more in the table" if more else ""
         return "\n".join(["| source | where | why |", "|---|---|---|", *rows]) + note
@@ -56,6 +58,8 @@ def sync_corpus(
     seen_fingerprint = fingerprint(sources, "content")
     now = datetime.now(UTC)
     found: set[str] = set()
+    changed: set[str] = set()
+    frame = pl.DataFrame(schema=documents.spec.frame_schema)
     fresh: list[dict[str, Any]] = []
     rejected: list[Rejected] = []
     for item in read_all(sources):
@@ -66,15 +70,20 @@ def sync_corpus(
         row = _row(item, now)
         if stored.get(item.document_id) != tuple(row[column] for column in COMPARED):
             fresh.append(row)
+            if item.document_id in stored:
+                changed.add(item.document_id)
+        if len(fresh) == ROWS_AT_ONCE:
+            frame.extend(pl.DataFrame(fresh, schema=frame.schema))
+            fresh.clear()
+    frame.extend(pl.DataFrame(fresh, schema=frame.schema))
     if not found:
         raise empty_corpus(sources, rejected)
     deleted = stored.keys() - found
-    changed = {row["document_id"] for row in fresh} & stored.keys()
-    log(f"{len(found)} documents: {len(fresh) - len(changed)} new, {len(changed)} changed, {len(deleted)} deleted")
-    frame = pl.DataFrame(fresh, schema=documents.spec.frame_schema)
+    new = frame.height - len(changed)
+    log(f"{len(found)} documents: {new} new, {len(changed)} changed, {len(deleted)} deleted")
     return CorpusSync(
         documents=len(found),
-        new=len(fresh) - len(changed),
+        new=new,
         changed=len(changed),
         deleted=len(deleted),
         rejected=tuple(rejected),
@@ -84,6 +93,11 @@ def sync_corpus(
         ),
         fingerprint=seen_fingerprint,
     )
+
+
+def _cell(text: str) -> str:
+    """A text as a table's cell: names of files may hold anything."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _row(document: Document, now: datetime) -> dict[str, Any]:

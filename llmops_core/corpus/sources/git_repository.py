@@ -58,7 +58,7 @@ class GitRepository:
         self._url = url
         self._ref = ref
         self._is_branch = is_branch
-        self._folder = cache / content_hash([url, ref, is_branch])
+        self._folder = cache / content_hash([self.public_url, ref, is_branch])
         self._environment = _environment(
             {
                 # Not as an argument and not in the copy's own configuration: it may hold a password.

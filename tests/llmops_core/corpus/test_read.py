@@ -19,8 +19,15 @@ def folder_of(path: str, glob: str = "**/*") -> dict[str, str]:
 
 
 def test_sources_come_in_the_order_of_the_file_each_with_its_name(tmp_path: Path) -> None:
-    settings = assistant(tmp_path, {"type": "jsonl", "path": "x/c.jsonl"}, folder_of("docs"), {"type": "python_topics"})
-    assert [source.name for source in sources_of(settings)] == ["jsonl:x/c.jsonl", "folder:docs", "python_topics"]
+    web = {"type": "web", "sitemap": "https://me:secret@example.org/sitemap.xml"}
+    git = {"type": "git", "url": "https://me:secret@example.org/x.git", "branch": "main"}
+    settings = assistant(
+        tmp_path, {"type": "jsonl", "path": "x/c.jsonl"}, folder_of("docs"), {"type": "python_topics"}, web, git
+    )
+    assert [source.name for source in sources_of(settings)] == [
+        *("jsonl:x/c.jsonl", "folder:docs", "python_topics"),
+        *("web:https://example.org/sitemap.xml", "git:https://example.org/x.git@main"),
+    ]
 
 
 def test_of_two_documents_with_one_id_the_first_wins_and_the_other_names_both_places(tmp_path: Path) -> None:

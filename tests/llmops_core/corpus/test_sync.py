@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from llmops_core.assistant import Assistant, load_assistant
+from llmops_core.corpus import sync as sync_module
 from llmops_core.corpus.sync import CorpusSync, sync_corpus
 from llmops_core.errors import EmptyCorpusError, SourceError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
+from tests.office_files import docx, paragraph, pdf
 
 
 @pytest.fixture
@@ -81,6 +83,50 @@ def test_what_cannot_be_read_is_recorded_until_it_can(lakehouse: Lakehouse, assi
     assert "| folder:docs | docs/bad.md | not UTF-8" in found.rejected_markdown()
     bad.write_text("Grüße", encoding="utf-8")
     assert sync(lakehouse, assistant).documents == 4
+    assert lakehouse.table("helper", "corpus_rejected").read().is_empty()
+
+
+def test_names_of_rejected_files_do_not_break_the_table_that_is_shown(
+    lakehouse: Lakehouse, assistant: Assistant
+) -> None:
+    (assistant.folder / "docs" / "a | b\n.md").write_bytes(b"\xff")
+    row = sync(lakehouse, assistant).rejected_markdown().splitlines()[-1]
+    assert row.startswith("| folder:docs | docs/a \\| b .md | not UTF-8")
+
+
+def test_documents_are_gathered_in_batches_without_loss(
+    lakehouse: Lakehouse, assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_module, "ROWS_AT_ONCE", 2)
+    assert sync(lakehouse, assistant).new == 3
+    for name in "abcde":
+        (assistant.folder / "docs" / f"{name}.md").write_text("other", encoding="utf-8")
+    done = sync(lakehouse, assistant)
+    assert (done.documents, done.new, done.changed, done.deleted) == (5, 2, 3, 0)
+    assert ids(lakehouse) == [f"docs/{name}.md" for name in "abcde"]
+
+
+def test_every_strange_file_is_rejected_once_until_it_is_mended(lakehouse: Lakehouse, assistant: Assistant) -> None:
+    docs = assistant.folder / "docs"
+    bad = {
+        "zero.pdf": b"",
+        "scan.pdf": pdf(""),
+        "cut.pdf": pdf("x")[:-20],
+        "old.docx": b"\xd0\xcf\x11\xe0",
+        "nul.txt": b"a\0",
+    }
+    for name, content in bad.items():
+        (docs / name).write_bytes(content)
+    for _ in range(2):
+        sync(lakehouse, assistant)
+        rejected = lakehouse.table("helper", "corpus_rejected").read()
+        assert sorted(rejected["uri"]) == sorted(f"docs/{name}" for name in bad)
+        assert all(rejected["reason"])
+    for name in bad:
+        (docs / name).write_bytes(
+            docx(paragraph("x")) if name.endswith(".docx") else pdf("x") if "pdf" in name else b"x"
+        )
+    assert sync(lakehouse, assistant).documents == 8
     assert lakehouse.table("helper", "corpus_rejected").read().is_empty()
 
 
