@@ -8,19 +8,18 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from llmops_core.assistant import Assistant
+from llmops_core.assistant import Assistant, EmbedderModel
 from llmops_core.errors import NotFoundError
 from llmops_core.models.revisions import embedder_revision
-from llmops_core.settings import Settings, load_settings
+from llmops_core.settings import load_settings
 
 
-def embedder_models(assistant: Assistant, settings: Settings | None = None) -> Mapping[str, str]:
-    """Embedder revision → model name, in the order of `assistant.yaml`."""
-    where = settings or load_settings()
-    section = assistant.embedder
+def embedder_models(assistant: Assistant) -> Mapping[str, EmbedderModel]:
+    """Embedder revision → model, in the order of `assistant.yaml`."""
+    settings = load_settings()
     return {
-        embedder_revision(where, model, section.query_prefix, section.document_prefix): model
-        for model in (section.model, *section.beside)
+        embedder_revision(settings, embedder.model, embedder.query_prefix, embedder.document_prefix): embedder
+        for embedder in (assistant.embedder, *assistant.embedder.beside)
     }
 
 
@@ -29,7 +28,7 @@ def embedder_revisions(assistant: Assistant) -> dg.StaticPartitionsDefinition:
     return dg.StaticPartitionsDefinition(list(embedder_models(assistant)))
 
 
-def model_of(assistant: Assistant, revision: str) -> str:
+def model_of(assistant: Assistant, revision: str) -> EmbedderModel:
     """The model of a partition; raises `NotFoundError` if `assistant.yaml` no longer names it."""
     models = embedder_models(assistant)
     if revision not in models:

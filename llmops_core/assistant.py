@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from llmops_core.errors import ConfigError
 
@@ -99,19 +109,42 @@ class Chunking(Section):
         return self
 
 
-class EmbedderSection(Section):
-    """Which model embeds chunks and questions."""
+def _beside_folder(model: str, info: ValidationInfo) -> str:
+    """Make a `path:` absolute that counts from the assistant's folder."""
+    scheme, _, path = model.partition(":")
+    if scheme != "path" or not path.strip() or not info.context:
+        return model
+    return f"path:{(info.context['folder'] / Path(path).expanduser()).resolve()}"
 
-    model: str = Field("minilm", description="Built-in name, hf:<repo>@<revision>, or path:<folder>.")
-    beside: list[str] = Field([], description="Further embedders whose vectors and index are kept up to date too.")
+
+ModelName = Annotated[str, AfterValidator(_beside_folder)]
+
+
+class EmbedderModel(Section):
+    """A model that embeds chunks and questions, and what it wants put before them."""
+
+    model: ModelName = Field(description="Built-in name, hf:<repo>@<commit>, or path:<folder>.")
     query_prefix: str = Field("", description="Put before a question, for models that want it (E5: 'query: ').")
     document_prefix: str = Field("", description="Put before a chunk, for models that want it (E5: 'passage: ').")
+
+
+def _with_keys(value: object) -> object:
+    return {"model": value} if isinstance(value, str) else value
+
+
+class EmbedderSection(EmbedderModel):
+    """Which model embeds chunks and questions."""
+
+    model: ModelName = Field("minilm", description="Built-in name, hf:<repo>@<commit>, or path:<folder>.")
+    beside: list[Annotated[EmbedderModel, BeforeValidator(_with_keys, json_schema_input_type=str | EmbedderModel)]] = (
+        Field([], description="Further embedders whose vectors and index are kept up to date too; a name, or its keys.")
+    )
 
 
 class RerankerSection(Section):
     """A cross-encoder that orders the best hits anew."""
 
-    model: str = Field("ms-marco-minilm", description="Built-in name or path:<folder>.")
+    model: ModelName = Field("ms-marco-minilm", description="Built-in name or path:<folder>.")
     pool: int = Field(10, ge=1, le=200, description="How many hits it sees.")
 
 
@@ -131,7 +164,7 @@ class Generator(Section):
     """Which model writes the answer, and where it runs."""
 
     engine: Literal["local", "openai"] = "local"
-    model: str = "smollm2-135m-instruct"
+    model: ModelName = "smollm2-135m-instruct"
     base_url: str | None = Field(None, description="engine openai: the server's address, up to and with /v1.")
     api_key_env: str | None = Field(None, description="engine openai: variable that holds the key.")
     adapter: str | None = Field(None, description="Folder of a LoRA adapter, relative to the assistant's folder.")
@@ -275,7 +308,7 @@ def load_assistant(folder: Path) -> Assistant:
     if "folder" in data:
         raise ConfigError(f"{file}: folder: unknown key. Allowed here: {_allowed(Assistant)}")
     try:
-        return Assistant.model_validate({**data, "folder": folder.resolve()})
+        return Assistant.model_validate({**data, "folder": folder.resolve()}, context={"folder": folder})
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(e)}" for e in error.errors())
         raise ConfigError(f"{file} has {error.error_count()} problem(s):\n{problems}") from error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from llmops_core.assistant import Assistant, EmbedderSection
+from llmops_core.assistant import Assistant, EmbedderModel
 from llmops_core.embedders.embedder import Embedder
 from llmops_core.engines.pool import EnginePool
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -42,11 +42,11 @@ class ModelsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Where model files lie and on which device they run."""
         return load_settings()
 
-    def embedder(self, section: EmbedderSection, model: str) -> Embedder:
+    def embedder(self, embedder: EmbedderModel) -> Embedder:
         """Load an embedder; takes seconds."""
         from llmops_core.embedders.load import load_embedder
 
-        return load_embedder(load_settings(), model, section.query_prefix, section.document_prefix)
+        return load_embedder(load_settings(), embedder.model, embedder.query_prefix, embedder.document_prefix)
 
 
 class EnginesResource(dg.ConfigurableResource):  # type: ignore[type-arg]

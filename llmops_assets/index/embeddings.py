@@ -87,7 +87,7 @@ def _embed(assistant: Assistant) -> dg.OpDefinition:
         embedded = 0
         if missing_by_bucket(tables, revision, buckets).get(bucket):
             with failing_for_good():
-                embedder = models.embedder(assistant.embedder, model_of(assistant, revision))
+                embedder = models.embedder(model_of(assistant, revision))
             embedded = embed_bucket(
                 tables,
                 embedder,

@@ -18,8 +18,8 @@ def check_models(assistant: Assistant) -> None:
 def _named(assistant: Assistant) -> Iterator[tuple[str, str, Role]]:
     """Key, model and role."""
     yield "embedder.model", assistant.embedder.model, "embedder"
-    for number, model in enumerate(assistant.embedder.beside):
-        yield f"embedder.beside.{number}", model, "embedder"
+    for number, further in enumerate(assistant.embedder.beside):
+        yield f"embedder.beside.{number}", further.model, "embedder"
     if assistant.retrieval.reranker:
         yield "retrieval.reranker.model", assistant.retrieval.reranker.model, "reranker"
     if assistant.generator.engine == "local":

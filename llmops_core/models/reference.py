@@ -55,7 +55,7 @@ Reference = Pullable | FolderModel
 def parse_reference(reference: str, kind: Role | None = None) -> Reference:
     """Read a model's name as `assistant.yaml` writes it; no file is touched.
 
-    `kind` is the role that the model is wanted for; None takes any. A relative `path:` counts from the working folder.
+    `kind` is the role that the model is wanted for; None takes any.
     Raises `ModelError` that lists what is allowed if the name is unknown, names a model of another role, or names no
     commit.
     """

@@ -74,3 +74,22 @@ def test_an_error_names_file_key_and_what_is_allowed(tmp_path: Path, text: str, 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="llmops init NAME --docs DIR"):
         load_assistant(tmp_path)
+
+
+def test_a_model_in_a_folder_is_found_from_the_assistant_and_not_from_where_one_stands(tmp_path: Path) -> None:
+    assistant = load(
+        tmp_path,
+        MINIMAL + "embedder: {model: 'path:models/mine', beside: ['path:/opt/theirs', bge-small]}\n"
+        "retrieval: {reranker: {model: 'path:../reranker'}}\n",
+    )
+    assert assistant.embedder.model == f"path:{tmp_path}/models/mine"
+    assert [further.model for further in assistant.embedder.beside] == ["path:/opt/theirs", "bge-small"]
+    assert assistant.retrieval.reranker
+    assert assistant.retrieval.reranker.model == f"path:{tmp_path.parent}/reranker"
+
+
+def test_an_embedder_beside_has_prefixes_of_its_own(tmp_path: Path) -> None:
+    beside = "[bge-small, {model: minilm, document_prefix: 'd: '}]"
+    own = load(tmp_path, MINIMAL + f"embedder: {{model: minilm, query_prefix: 'q: ', beside: {beside}}}\n").embedder
+    prefixes = [(e.model, e.query_prefix, e.document_prefix) for e in (own, *own.beside)]
+    assert prefixes == [("minilm", "q: ", ""), ("bge-small", "", ""), ("minilm", "", "d: ")]
