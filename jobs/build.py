@@ -42,5 +42,5 @@ def release_create(assistant: Assistant) -> UnresolvedAssetJobDefinition:
 
 
 def exclusive(assistant: Assistant) -> dict[str, str]:
-    """What runs that build this assistant are found by; that one goes at a time is the doing of their pool."""
+    """Of runs with this tag one goes at a time, as of those of the pool (see `dagster.yaml`); they are found by it too."""
     return {"llmops/exclusive": assistant.name}

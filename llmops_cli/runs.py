@@ -19,11 +19,17 @@ INSTANCE_FILE = """\
 # Written once; yours to change. See https://docs.dagster.io/deployment/oss/dagster-yaml
 telemetry:
   enabled: false
+# Two builds of one assistant at once would write the same rows twice: the second run waits for the first.
 concurrency:
   pools:
-    # Two builds of one assistant at once would write the same rows twice: the second run waits for the first.
     granularity: run
     default_limit: 1
+  runs:
+    # Dagster knows a pool only after it has queued a run of it, and so lets the very first builds pass together.
+    tag_concurrency_limits:
+      - key: llmops/exclusive
+        value: {applyLimitPerUniqueValue: true}
+        limit: 1
 """
 
 
