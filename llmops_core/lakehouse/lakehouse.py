@@ -16,10 +16,12 @@ from llmops_core.settings import Settings
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-# Every table: metadata files pile up with commits otherwise.
+# Every table. Metadata files pile up with commits otherwise, and so do manifests, of which each append reads the list.
 PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "100",
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "16",
     "write.parquet.compression-codec": "zstd",
 }
 
@@ -101,7 +103,7 @@ def _evolve(table: IcebergTable, spec: TableSpec) -> list[str]:
     """Add the columns and properties that the code has and the table has not."""
     present = {field.name for field in table.schema().fields}
     missing = [name for name in spec.arrow_schema.names if name not in present]
-    wanted = {k: v for k, v in spec.properties.items() if table.properties.get(k) != v}
+    wanted = {k: v for k, v in {**PROPERTIES, **spec.properties}.items() if table.properties.get(k) != v}
     if missing:
         with table.update_schema() as update:
             update.union_by_name(spec.arrow_schema)

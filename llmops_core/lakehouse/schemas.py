@@ -7,6 +7,7 @@ outlives the snapshots that a row came with.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import polars as pl
 import pyarrow as pa
@@ -24,13 +25,18 @@ WRITE_COLUMNS: Mapping[str, tuple[pl.DataType | type[pl.DataType], str]] = {
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table: its name, what a row is, its columns as (polars type, meaning), and its commit behaviour."""
+    """One table: its name, what a row is, its columns as (polars type, meaning), its commits and its past."""
 
     name: str
     doc: str
     columns: Mapping[str, tuple[pl.DataType | type[pl.DataType], str]]
     partition_by: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    past: Literal["snapshots", "rows"] = "snapshots"
+    """What tells the state at an earlier moment: a snapshot of then, kept for `retention.index_days`; or the rows themselves,
+    since none is ever changed and each has its time, so that snapshots are there for running readers alone."""
+    log_time: str | None = None
+    """The column by which `retention.log_days` counts; rows that are older are deleted."""
 
     @property
     def frame_schema(self) -> pl.Schema:
@@ -113,6 +119,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "snapshots": (pl.String, "Iceberg snapshots that it was built from (JSON: table → id)"),
                 "built_at": (TIME, "When"),
             },
+            past="rows",
         ),
         TableSpec(
             "prompts_versions",
@@ -127,6 +134,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "created_at": (TIME, "When"),
             },
             properties=COMPARE_AND_SET,
+            past="rows",
         ),
         TableSpec(
             "release_manifests",
@@ -140,6 +148,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "created_at": (TIME, "When"),
             },
             properties=COMPARE_AND_SET,
+            past="rows",
         ),
         TableSpec(
             "release_events",
@@ -156,18 +165,23 @@ TABLES: Mapping[str, TableSpec] = {
                 "reason": (pl.String, "Why"),
             },
             properties=COMPARE_AND_SET,
+            past="rows",
         ),
         TableSpec(
             "traffic_requests",
             "One row a request that the gateway answered.",
             REQUEST_COLUMNS,
             properties=COMPARE_AND_SET,
+            past="rows",
+            log_time="started_at",
         ),
         TableSpec(
             "traffic_feedback",
             "One row a message of feedback; the last of a request counts.",
             FEEDBACK_COLUMNS,
             properties=COMPARE_AND_SET,
+            past="rows",
+            log_time="at",
         ),
         TableSpec(
             "evaluation_cases",
@@ -217,6 +231,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "n": (REPORT_SCHEMA["n"], "Cases that it comes from"),
                 "evaluated_at": (TIME, "When"),
             },
+            past="rows",
         ),
     )
 }

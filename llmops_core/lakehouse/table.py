@@ -6,7 +6,6 @@ snapshot's properties. Concurrency: appends commute and are retried by PyIceberg
 """
 
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,9 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In, Reference
 from pyiceberg.table import Table as IcebergTable
 
 from llmops_core.errors import ConflictError, LakehouseError, NotFoundError
+from llmops_core.lakehouse.history import bound_history, data_snapshot_id
 from llmops_core.lakehouse.schemas import WRITE_COLUMNS, TableSpec
+from llmops_core.lakehouse.transaction import LakeTransaction
 from llmops_core.version import code_version
 
 if TYPE_CHECKING:
@@ -75,8 +76,11 @@ class LakeTable:
             ) from error
 
     def snapshot_id(self) -> int | None:
-        """The current snapshot; None while nothing was ever written."""
-        return _current(self.load())
+        """The newest snapshot with other rows than the one before; None while nothing was ever written.
+
+        Compaction changes files and no rows, so what it makes is no new version of the data.
+        """
+        return data_snapshot_id(self.load())
 
     def scan(self, snapshot_id: int | None = None) -> pl.LazyFrame:
         """Read lazily, at `snapshot_id` or at the newest; the columns of the spec, then those of the write.
@@ -104,13 +108,15 @@ class LakeTable:
         """
         table = self.load()
         if frame.is_empty() and not marks:
-            return _current(table)
-        with self._mapped_errors(), table.transaction() as transaction:
+            return data_snapshot_id(table)
+        with self._mapped_errors(), LakeTransaction(table) as transaction:
             if not frame.is_empty():
                 transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
             if marks:
                 transaction.set_properties(dict(marks))
-        return _current(table)
+        if self.spec.past == "rows":
+            bound_history(table)
+        return data_snapshot_id(table)
 
     def append_after(self, frame: pl.DataFrame, provenance: Provenance, expected_snapshot: int | None) -> int:
         """Append only if the table is still at `expected_snapshot`; else `ConflictError` and nothing is written.
@@ -118,12 +124,14 @@ class LakeTable:
         This is a compare-and-set only on tables of the spec `COMPARE_AND_SET`, whose commits are not retried.
         """
         table = self.load()
-        if _current(table) != expected_snapshot:
+        if data_snapshot_id(table) != expected_snapshot:
             raise ConflictError(f"{self.identifier} was changed by somebody else: reload, compare, try again.")
-        with self._mapped_errors():
-            table.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
-        written = _current(table)
+        with self._mapped_errors(), LakeTransaction(table) as transaction:
+            transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
+        written = data_snapshot_id(table)
         assert written is not None
+        if self.spec.past == "rows":
+            bound_history(table)
         return written
 
     def append_decided(
@@ -153,7 +161,7 @@ class LakeTable:
         if not gone:
             return self.append(frame, provenance)
         table = self.load()
-        with self._mapped_errors(), table.transaction() as transaction:
+        with self._mapped_errors(), LakeTransaction(table) as transaction:
             for start in range(0, len(gone), IDS_PER_FILTER):
                 transaction.delete(
                     In(term=Reference(column), literals=set(gone[start : start + IDS_PER_FILTER])),
@@ -161,20 +169,27 @@ class LakeTable:
                 )
             if not frame.is_empty():
                 transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
-        return _current(table)
+        return data_snapshot_id(table)
+
+    def delete(self, where: BooleanExpression, provenance: Provenance) -> int | None:
+        """Delete the rows that match, in one commit; files that hold others as well are written anew without them."""
+        table = self.load()
+        with self._mapped_errors(), LakeTransaction(table) as transaction:
+            transaction.delete(where, snapshot_properties=provenance.properties())
+        return data_snapshot_id(table)
 
     def overwrite(
         self, frame: pl.DataFrame, provenance: Provenance, where: BooleanExpression | None = None
     ) -> int | None:
         """Replace all rows (or those matching `where`) by `frame`, in one commit."""
         table = self.load()
-        with self._mapped_errors():
-            table.overwrite(
+        with self._mapped_errors(), LakeTransaction(table) as transaction:
+            transaction.overwrite(
                 self._arrow(frame, provenance),
                 overwrite_filter=where or AlwaysTrue(),
                 snapshot_properties=provenance.properties(),
             )
-        return _current(table)
+        return data_snapshot_id(table)
 
     def property(self, name: str) -> str | None:
         """Read a table property (a mark set by `append`)."""
@@ -204,13 +219,3 @@ class LakeTable:
             ) from error
         except OSError as error:
             raise LakehouseError(f"{self.identifier} cannot be written: {error}") from error
-
-
-def _current(table: IcebergTable) -> int | None:
-    snapshot = table.current_snapshot()
-    return snapshot.snapshot_id if snapshot else None
-
-
-def now_ms() -> int:
-    """The present in Unix milliseconds, as Iceberg counts commits."""
-    return time.time_ns() // 1_000_000
