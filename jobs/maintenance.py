@@ -1,26 +1,40 @@
-"""`lakehouse_maintain`: expiry by the retention rules, and its daily schedule."""
+"""`lakehouse_maintain`: the retention of assistant.yaml applied, and its daily schedule."""
 
 import dagster as dg
 
-from llmops_assets.house import recorded_snapshots
+from jobs.build import exclusive
+from llmops_assets.house import build_pool, failing_for_good, recorded_versions
 from llmops_core.assistant import Assistant
-from llmops_core.lakehouse.maintenance import maintain
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.maintenance.maintain import maintain
 from resources.platform import LakehouseResource, ModelsResource
 
 CRON = "0 4 * * *"
 
 
 def lakehouse_maintain(assistant: Assistant) -> dg.JobDefinition:
-    """Expires snapshots and index versions that nothing needs any more, and sweeps unreferenced files."""
+    """Deletes what nothing needs any more, and merges small files; never beside a build, whose pool it shares."""
 
-    @dg.op(name="maintain")
-    def maintain_tables(context: dg.OpExecutionContext, lakehouse: LakehouseResource, models: ModelsResource) -> None:
-        done = maintain(
-            lakehouse.open(assistant), models.settings(), assistant, recorded_snapshots(context.instance, assistant)
-        )
-        context.add_output_metadata({"report": dg.MetadataValue.md(done.markdown())})
+    @dg.op(name="maintain", pool=build_pool(assistant), out=dg.Out(dg.Nothing))
+    def maintain_tables(
+        context: dg.OpExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
+    ) -> dg.Output[None]:
+        with failing_for_good():
+            done = maintain(
+                lakehouse.open(assistant),
+                models.settings(),
+                assistant,
+                recorded_versions(context.instance, assistant),
+                Provenance(context.run.run_id),
+            )
+        report = {"report": dg.MetadataValue.md(done.markdown()), "result": dg.MetadataValue.json(done.to_dict())}
+        return dg.Output(None, metadata=report)
 
-    @dg.job(name="lakehouse_maintain", description="Retention: snapshots, index versions, unreferenced files, spool.")
+    @dg.job(
+        name="lakehouse_maintain",
+        description="Retention: log rows, snapshots, index versions, unreferenced files, spool; small files merged.",
+        tags=exclusive(assistant),
+    )
     def lakehouse_maintain() -> None:
         maintain_tables()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from llmops_core.errors import NotFoundError, PermanentError
 from llmops_core.lakehouse.table import Provenance
@@ -116,19 +117,22 @@ def failing_for_good() -> Iterator[None]:
         raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
 
 
-def recorded_snapshots(instance: dg.DagsterInstance, assistant: Assistant) -> set[int]:
-    """All Iceberg snapshots that the latest materialisation of any asset partition reported or read.
+def recorded_versions(instance: dg.DagsterInstance, assistant: Assistant) -> dict[str, str]:
+    """What the latest materialisation of each asset partition reported or read → that asset, for maintenance to keep it.
 
-    Maintenance keeps them. Metadata that names a snapshot ends in `_snapshot`; a data version of digits alone is one.
+    Snapshot ids are digits alone; metadata that names one ends in `_snapshot`. A partition whose embedder `assistant.yaml`
+    no longer names does not count: nothing will read it again.
     """
-    found: set[int] = set()
+    found: dict[str, str] = {}
+    embedders = embedder_models(assistant)
     for key in instance.get_asset_keys(prefix=[assistant.name]):
-        for partition in instance.get_materialized_partitions(key) or [None]:
+        partitions = instance.get_materialized_partitions(key)
+        for partition in partitions & embedders.keys() if partitions else [None]:
             record = instance.get_latest_data_version_record(key, partition_key=partition)
             materialization = record.event_log_entry.asset_materialization if record else None
             if materialization is None:
                 continue
             values = [v.value for name, v in materialization.metadata.items() if name.endswith("_snapshot")]
             values.append((materialization.tags or {}).get(DATA_VERSION_TAG))
-            found.update(int(str(value)) for value in values if str(value).isdecimal())
+            found |= {str(value): "/".join(key.path[1:]) for value in values if value is not None}
     return found

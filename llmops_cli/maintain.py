@@ -1,18 +1,19 @@
 """`llmops maintain`."""
 
-from dataclasses import asdict
 from typing import Any
 
 import click
 import dagster as dg
 
-from llmops_assets.house import recorded_snapshots
+from llmops_assets.house import recorded_versions
 from llmops_cli.context import assistant_option, json_option, reports_errors
 from llmops_cli.output import emit
 from llmops_cli.runs import prepare_instance, run_job
+from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.lakehouse.maintenance import maintain
-from llmops_core.settings import load_settings
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.maintenance.maintain import maintain
+from llmops_core.settings import Settings, load_settings
 
 
 @click.command()
@@ -21,14 +22,31 @@ from llmops_core.settings import load_settings
 @json_option
 @reports_errors
 def command(assistant: Any, dry_run: bool, as_json: bool) -> None:
-    """Delete what the retention of assistant.yaml no longer keeps."""
+    """Delete what the retention of assistant.yaml no longer keeps, and merge small files.
+
+    What a running process may still read goes with the second run that finds it unneeded, 20 hours later or more.
+    """
     settings, chosen = load_settings(), assistant()
-    if not dry_run:
-        run_job(settings, chosen, "lakehouse_maintain")
-        emit({"done": True}, "Done; the run's report is in the Dagster UI.", as_json=as_json)
-        return
+    result, report = _look(settings, chosen) if dry_run else _run(settings, chosen)
+    emit(result, report, as_json=as_json)
+
+
+def _look(settings: Settings, assistant: Assistant) -> tuple[dict[str, Any], str]:
     prepare_instance(settings)
     with dg.DagsterInstance.get() as instance:
-        recorded = recorded_snapshots(instance, chosen)
-    plan = maintain(Lakehouse.open(settings), settings, chosen, recorded, dry_run=True)
-    emit(asdict(plan), plan.markdown(), as_json=as_json)
+        recorded = recorded_versions(instance, assistant)
+    lakehouse = Lakehouse.open(settings)
+    plan = maintain(lakehouse, settings, assistant, recorded, Provenance("llmops maintain"), dry_run=True)
+    return plan.to_dict(), plan.markdown()
+
+
+def _run(settings: Settings, assistant: Assistant) -> tuple[dict[str, Any], str]:
+    run_id = run_job(settings, assistant, "lakehouse_maintain").run_id
+    with dg.DagsterInstance.get() as instance:
+        for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_OUTPUT).records:
+            event = record.event_log_entry.dagster_event
+            assert event
+            metadata = event.step_output_data.metadata
+            result: Any = metadata["result"].value
+            return result, str(metadata["report"].value)
+    raise AssertionError(f"run {run_id} has no output")

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -19,7 +19,7 @@ from llmops_core.errors import ConfigError, IndexCorruptError, NotFoundError
 from llmops_core.vectors.changes import Changes, synchronise
 from llmops_core.vectors.indexes import full_text_options, has_indexes, make_indexes
 from llmops_core.vectors.reader import IndexReader
-from llmops_core.vectors.storage import NAME, TableLocation, corrupt, readable
+from llmops_core.vectors.storage import NAME, TableLocation, corrupt, readable, storage_options
 
 if TYPE_CHECKING:
     from lance import LanceDataset
@@ -121,6 +121,19 @@ class VectorIndex:
         tagged = {} if dataset is None else self._tagged(dataset)
         return sorted(tagged, key=lambda version: (tagged[version], version))
 
+    def built_at(self) -> dict[str, datetime]:
+        """When each version that can be opened was finished."""
+        dataset = self._location.open()
+        if dataset is None:
+            return {}
+        times = _times(dataset)
+        return {version: times[number] for version, number in self._tagged(dataset).items()}
+
+    def changed_at(self) -> datetime | None:
+        """When a build last changed the table, whether it got to its end or not; None if the table was never made."""
+        dataset = self._location.open()
+        return None if dataset is None else max(_times(dataset).values())
+
     def delete_version(self, version: str) -> None:
         """Forget a version, if there is one of this name; `clean` then frees what no other version needs.
 
@@ -144,6 +157,15 @@ class VectorIndex:
             limit = max(older_than, timedelta(microseconds=1))
             statistics = dataset.cleanup_old_versions(older_than=limit, error_if_tagged_old_versions=False)
             return int(statistics.bytes_removed)
+
+    def drop(self) -> None:
+        """Delete the table with all its versions; who has one open loses it. Raises `IndexCorruptError`."""
+        import lance
+
+        with self._location.lock():
+            with readable(self._location):
+                lance.LanceDataset.drop(self._location.path, storage_options(), ignore_not_found=True)
+            self._location.drop_lock()
 
     def _open_to_write(self, *, fresh: bool) -> "LanceDataset | None":
         try:
@@ -179,3 +201,9 @@ class VectorIndex:
         """Index version → number of the Lance version."""
         with readable(self._location):
             return {name: int(tag["version"]) for name, tag in dataset.tags.list().items()}
+
+
+def _times(dataset: "LanceDataset") -> dict[int, datetime]:
+    """Number of each Lance version that is there → when it was committed."""
+    # Lance gives the time of this machine's zone, without the zone.
+    return {int(version["version"]): version["timestamp"].astimezone(UTC) for version in dataset.versions()}

@@ -94,6 +94,29 @@ class TableLocation:
                 f"Another build of {self.path} has been running for {LOCK_WAIT_SECONDS:.0f} s. Wait for it, then build again."
             ) from error
 
+    def drop_lock(self) -> None:
+        """Delete the file of `lock`, by who holds it and knows that no build of this table will come."""
+        if self.folder is not None:
+            Path(f"{self.folder}.lock").unlink(missing_ok=True)
+
+
+def table_names(uri: str) -> list[str]:
+    """The tables below `uri`, also those without a version."""
+    folder = TableLocation(uri, "any").folder
+    if folder is not None:
+        return sorted(path.name.removesuffix(".lance") for path in folder.parent.glob("*.lance"))
+    import lancedb
+
+    names: list[str] = []
+    connection = lancedb.connect(uri, storage_options=storage_options())
+    token: str | None = None
+    while True:
+        page = connection.list_tables(page_token=token)
+        names.extend(page.tables)
+        token = page.page_token
+        if not token:
+            return sorted(names)
+
 
 def storage_options() -> dict[str, str]:
     """What Lance needs beyond the `AWS_…` variables that it reads by itself.

@@ -1,0 +1,80 @@
+"""Small data files become large ones, and no row changes.
+
+Every append makes a file, and every read opens all of them. A rewrite names exactly the files that it replaces and commits
+on the snapshot that it read: what others append meanwhile stays beside it, and if they touched those files, it is
+dropped and the next maintenance tries again. Its snapshot says which one it rewrote (see lakehouse/history.py), so no
+asset takes it for new data. One commit a group of files bounds memory, and a killed run has lost one group at most.
+"""
+
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+
+from pyiceberg.exceptions import CommitFailedException, ValidationException
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.manifest import DataFile, ManifestContent
+from pyiceberg.table import FileScanTask
+from pyiceberg.table import Table as IcebergTable
+
+from llmops_core.lakehouse.history import COMPACTION, data_snapshot_id
+from llmops_core.lakehouse.transaction import LakeTransaction
+
+# Files below SMALL are merged when a partition has MANY of them, in groups of at most GROUP, which a rewrite holds in memory
+# (decompressed, some times more).
+SMALL = 16 << 20
+MANY = 16
+GROUP = 64 << 20
+
+
+def groups(table: IcebergTable) -> list[list[DataFile]]:
+    """The files to be merged, a list for each file that will take their place, older files first."""
+    found: list[list[DataFile]] = []
+    for files in _small_files(table):
+        if len(files) < MANY:
+            continue
+        group: list[DataFile] = []
+        for file in files:
+            if sum(f.file_size_in_bytes for f in group) + file.file_size_in_bytes > GROUP:
+                found.append(group)
+                group = []
+            group.append(file)
+        found.append(group)
+    return [group for group in found if len(group) > 1]
+
+
+def rewrite(table: IcebergTable, group: list[DataFile], properties: Mapping[str, str]) -> bool:
+    """Replace these files by one of the same rows; False if somebody else changed the table so that it was dropped."""
+    from pyiceberg.io.pyarrow import ArrowScan, _dataframe_to_data_files
+
+    scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
+    rows = scan.to_table([FileScanTask(file) for file in group])
+    original = data_snapshot_id(table)
+    try:
+        with LakeTransaction(table) as transaction:
+            update = transaction.update_snapshot(snapshot_properties={**properties, COMPACTION: str(original)})
+            # No single call of PyIceberg's replaces files by files; this is how its own copy-on-write delete does it.
+            with update.overwrite(commit_uuid=uuid.uuid4()) as overwrite:
+                for file in group:
+                    overwrite.delete_data_file(file)
+                for file in _dataframe_to_data_files(table.metadata, rows, table.io, write_uuid=overwrite.commit_uuid):
+                    overwrite.append_data_file(file)
+    except (CommitFailedException, ValidationException):
+        table.refresh()
+        return False
+    return True
+
+
+def _small_files(table: IcebergTable) -> list[list[DataFile]]:
+    """The small files of each partition, in the order in which they were written."""
+    snapshot = table.current_snapshot()
+    manifests = snapshot.manifests(table.io) if snapshot else []
+    if any(
+        manifest.content == ManifestContent.DELETES for manifest in manifests
+    ):  # another engine's; not ours to apply
+        return []
+    entries = [e for manifest in manifests for e in manifest.fetch_manifest_entry(table.io, discard_deleted=True)]
+    by_partition: dict[str, list[DataFile]] = defaultdict(list)
+    for entry in sorted(entries, key=lambda e: e.sequence_number or 0):
+        if entry.data_file.file_size_in_bytes < SMALL:
+            by_partition[f"{entry.data_file.spec_id} {entry.data_file.partition}"].append(entry.data_file)
+    return list(by_partition.values())

@@ -1,0 +1,35 @@
+"""Shipped spool segments whose rows both traffic tables have.
+
+What lies in a gateway's own spool is the gateways' to ship and to forget, also when its gateway is gone (see
+llmops_gateway/spools.py). The marks `spool.<gateway_id>` stay for good: without its mark, a segment that comes late would be
+taken twice.
+"""
+
+from pyarrow.fs import FileSelector
+
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.traffic.ingest import taken_by_all
+from llmops_core.traffic.line import segment_number
+from llmops_core.traffic.segments import gateways, remove_upto
+
+TABLES = ("traffic_requests", "traffic_feedback")
+
+
+def plan_segments(lakehouse: Lakehouse, assistant: str) -> dict[str, tuple[int, int]]:
+    """Gateway → (last segment that both tables have, number of segments up to it that are still there)."""
+    filesystem, root = lakehouse.spool()
+    tables = [lakehouse.table(assistant, name) for name in TABLES]
+    plan = {}
+    for gateway_id in gateways(filesystem, root, assistant):
+        upto = taken_by_all(tables, gateway_id)
+        listed = filesystem.get_file_info(FileSelector(f"{root}/{assistant}/{gateway_id}", allow_not_found=True))
+        numbers = [segment_number(info.base_name) for info in listed]
+        plan[gateway_id] = (upto, sum(number is not None and number <= upto for number in numbers))
+    return plan
+
+
+def apply_segments(lakehouse: Lakehouse, assistant: str, plan: dict[str, tuple[int, int]]) -> None:
+    """Delete the planned segments."""
+    filesystem, root = lakehouse.spool()
+    for gateway_id, (upto, _) in plan.items():
+        remove_upto(filesystem, root, assistant, gateway_id, upto)
