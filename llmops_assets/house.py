@@ -30,7 +30,8 @@ def on_changed_data() -> dg.AutomationCondition[Any]:
     """The one house condition: run once for each changed data version of an upstream.
 
     `AutomationCondition.eager()` fires on every upstream materialisation, changed or not, and so would rebuild everything
-    each time a source is looked at.
+    each time a source is looked at. What a blocking check refused goes no further, as within a run
+    (Dagster does not look at checks of partitions here).
     """
     condition = dg.AutomationCondition
     changed = condition.any_deps_match(condition.data_version_changed())
@@ -39,6 +40,7 @@ def on_changed_data() -> dg.AutomationCondition[Any]:
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
+        & condition.all_deps_blocking_checks_passed()
     ).with_label("an upstream's data version changed")
 
 

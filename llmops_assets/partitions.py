@@ -28,8 +28,8 @@ def embedder_revisions(assistant: Assistant) -> dg.StaticPartitionsDefinition:
     return dg.StaticPartitionsDefinition(list(embedder_models(assistant)))
 
 
-def model_of(assistant: Assistant, revision: str) -> EmbedderModel:
-    """The model of a partition; raises `NotFoundError` if `assistant.yaml` no longer names it."""
+def embedder_of(assistant: Assistant, revision: str) -> EmbedderModel:
+    """The embedder of a partition; raises `NotFoundError` if `assistant.yaml` no longer names it."""
     models = embedder_models(assistant)
     if revision not in models:
         raise NotFoundError(

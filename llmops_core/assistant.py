@@ -109,7 +109,7 @@ class Chunking(Section):
         return self
 
 
-def _beside_folder(model: str, info: ValidationInfo) -> str:
+def _from_its_folder(model: str, info: ValidationInfo) -> str:
     """Make a `path:` absolute that counts from the assistant's folder."""
     scheme, _, path = model.partition(":")
     if scheme != "path" or not path.strip() or not info.context:
@@ -117,7 +117,7 @@ def _beside_folder(model: str, info: ValidationInfo) -> str:
     return f"path:{(info.context['folder'] / Path(path).expanduser()).resolve()}"
 
 
-ModelName = Annotated[str, AfterValidator(_beside_folder)]
+ModelName = Annotated[str, AfterValidator(_from_its_folder)]
 
 
 class EmbedderModel(Section):

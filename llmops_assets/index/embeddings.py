@@ -20,7 +20,7 @@ from llmops_assets.house import (
     provenance,
     recorded_snapshot,
 )
-from llmops_assets.partitions import embedder_revisions, model_of
+from llmops_assets.partitions import embedder_of, embedder_revisions
 from llmops_core.assistant import Assistant
 from llmops_core.embedders.sync import EmbeddingTables, embed_bucket, is_complete, missing_by_bucket
 from resources.platform import LakehouseResource, ModelsResource
@@ -87,7 +87,7 @@ def _embed(assistant: Assistant) -> dg.OpDefinition:
         embedded = 0
         if missing_by_bucket(tables, revision, buckets).get(bucket):
             with failing_for_good():
-                embedder = models.embedder(model_of(assistant, revision))
+                embedder = models.embedder(embedder_of(assistant, revision))
             embedded = embed_bucket(
                 tables,
                 embedder,

@@ -29,13 +29,17 @@ class ChunksSync:
 def sync_chunks(
     lakehouse: Lakehouse, assistant: Assistant, settings: Settings, documents_snapshot: int, provenance: Provenance
 ) -> ChunksSync:
-    """Cut the documents that are new, changed or were cut by other settings; drop the chunks of documents that are gone."""
+    """Cut the documents that are new, changed or were cut by other settings; drop the chunks of documents that are gone.
+
+    Raises `ConflictError` if another sync was faster; the next one sees its work.
+    """
     section = assistant.chunking
     folder = model_folder(settings, assistant.embedder.model, "embedder")
     cutting = content_hash([section.size, section.overlap, content_hash((folder / "tokenizer.json").read_bytes())])
     documents = lakehouse.table(assistant.name, "corpus_documents").scan(documents_snapshot)
     table = lakehouse.table(assistant.name, "corpus_chunks")
-    cut = table.scan().select("document_id", "document_hash", "cutting").unique()
+    before = table.snapshot_id()
+    cut = table.scan(before).select("document_id", "document_hash", "cutting").unique()
     key = ["document_id", "document_hash"]
     stale = documents.join(cut.filter(pl.col("cutting") == cutting), on=key, how="anti").collect()
     gone = cut.join(documents, on=key, how="anti").select("document_id").collect()["document_id"]
@@ -47,7 +51,7 @@ def sync_chunks(
             for chunk in chunk_document(_document(row), tokens, section.size, section.overlap)
         ]
         frame = pl.DataFrame([_row(chunk, cutting) for chunk in chunks], schema=table.spec.frame_schema)
-        table.replace("document_id", {*stale["document_id"], *gone}, frame, provenance)
+        table.replace("document_id", {*stale["document_id"], *gone}, frame, provenance, before)
     present = table.scan().select(pl.len().alias("chunks"), pl.median("tokens").alias("median")).collect()
     return ChunksSync(int(present["chunks"][0]), stale.height, float(present["median"][0] or 0), table.snapshot_id())
 

@@ -48,11 +48,12 @@ def sync_corpus(
 ) -> CorpusSync:
     """Read all sources; write what is new or changed, delete what is gone, record what could not be read.
 
-    Nothing changed: nothing is written. Raises `SourceError` if a whole source is away (nothing is deleted then), and
-    `EmptyCorpusError` if no document is readable.
+    Nothing changed: nothing is written. Raises `SourceError` if a whole source is away (nothing is deleted then),
+    `EmptyCorpusError` if no document is readable, `ConflictError` if another sync was faster: the next one sees its work.
     """
     documents = lakehouse.table(assistant.name, "corpus_documents")
-    stored = {row[0]: row[1:] for row in documents.scan().select("document_id", *COMPARED).collect().iter_rows()}
+    before = documents.snapshot_id()
+    stored = {row[0]: row[1:] for row in documents.scan(before).select("document_id", *COMPARED).collect().iter_rows()}
     sources = sources_of(assistant)
     # Taken before reading: a file that changes while it is read makes the next look see a change again.
     seen_fingerprint = fingerprint(sources, "content")
@@ -87,7 +88,7 @@ def sync_corpus(
         changed=len(changed),
         deleted=len(deleted),
         rejected=tuple(rejected),
-        documents_snapshot=documents.replace("document_id", changed | deleted, frame, provenance),
+        documents_snapshot=documents.replace("document_id", changed | deleted, frame, provenance, before),
         rejected_snapshot=_write_rejected(
             lakehouse.table(assistant.name, "corpus_rejected"), rejected, now, provenance
         ),

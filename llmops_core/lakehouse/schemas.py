@@ -70,6 +70,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "source": (pl.String, "Source that it came from"),
                 "changed_at": (TIME, "When this version was first read"),
             },
+            properties=COMPARE_AND_SET,
         ),
         TableSpec(
             "corpus_rejected",
@@ -96,6 +97,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "tokens": (pl.Int32, "Tokens of what is embedded"),
                 "cutting": (pl.String, "Hash of the settings and tokenizer that cut it"),
             },
+            properties=COMPARE_AND_SET,
         ),
         TableSpec(
             "index_embeddings",
@@ -119,6 +121,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "snapshots": (pl.String, "Iceberg snapshots that it was built from (JSON: table → id)"),
                 "built_at": (TIME, "When"),
             },
+            properties=COMPARE_AND_SET,
             past="rows",
         ),
         TableSpec(

@@ -123,9 +123,7 @@ class LakeTable:
 
         This is a compare-and-set only on tables of the spec `COMPARE_AND_SET`, whose commits are not retried.
         """
-        table = self.load()
-        if data_snapshot_id(table) != expected_snapshot:
-            raise ConflictError(f"{self.identifier} was changed by somebody else: reload, compare, try again.")
+        table = self._at(expected_snapshot)
         with self._mapped_errors(), LakeTransaction(table) as transaction:
             transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
         written = data_snapshot_id(table)
@@ -155,12 +153,23 @@ class LakeTable:
             return result
         raise ConflictError(f"{self.identifier} is being written all the time; try again.")
 
-    def replace(self, column: str, values: Iterable[str], frame: pl.DataFrame, provenance: Provenance) -> int | None:
-        """Delete the rows whose `column` is one of `values` and append `frame`, in one commit."""
+    def replace(
+        self,
+        column: str,
+        values: Iterable[str],
+        frame: pl.DataFrame,
+        provenance: Provenance,
+        expected_snapshot: int | None,
+    ) -> int | None:
+        """Delete the rows whose `column` is one of `values` and append `frame`, in one commit; nothing of both: no commit.
+
+        What goes and what comes was worked out from `expected_snapshot`: if the table has moved on, `ConflictError`. Only on
+        tables of the spec `COMPARE_AND_SET`.
+        """
         gone = sorted(set(values))
-        if not gone:
-            return self.append(frame, provenance)
-        table = self.load()
+        if not gone and frame.is_empty():
+            return self.snapshot_id()
+        table = self._at(expected_snapshot)
         with self._mapped_errors(), LakeTransaction(table) as transaction:
             for start in range(0, len(gone), IDS_PER_FILTER):
                 transaction.delete(
@@ -199,6 +208,13 @@ class LakeTable:
         """The snapshot that was current at a moment (Unix milliseconds); None before the first."""
         snapshot = self.load().snapshot_as_of_timestamp(time_ms)
         return snapshot.snapshot_id if snapshot else None
+
+    def _at(self, expected_snapshot: int | None) -> IcebergTable:
+        """Load the table if its rows are still those of a snapshot; raises `ConflictError`."""
+        table = self.load()
+        if data_snapshot_id(table) != expected_snapshot:
+            raise ConflictError(f"{self.identifier} was changed by somebody else: reload, compare, try again.")
+        return table
 
     def _arrow(self, frame: pl.DataFrame, provenance: Provenance) -> "pa.Table":
         """Bring a frame to the table's exact Arrow schema, write columns added."""

@@ -80,8 +80,9 @@ def apply_index_versions(lakehouse: Lakehouse, assistant: Assistant, plan: Index
             VectorIndex(plan.uri, revision).delete_version(version)
     table = lakehouse.table(assistant.name, "index_vector_index")
     versions = {version for _, version in plan.due}
-    if versions & set(table.read()["index_version"]):
-        table.replace("index_version", versions, pl.DataFrame(schema=table.spec.frame_schema), provenance)
+    before = table.snapshot_id()
+    if versions & set(table.read(before)["index_version"]):
+        table.replace("index_version", versions, pl.DataFrame(schema=table.spec.frame_schema), provenance, before)
     for revision in table_names(plan.uri):
         index = VectorIndex(plan.uri, revision)
         if revision in plan.tables:

@@ -62,22 +62,23 @@ def sync_index(
         )
     version = index_version(chunks, revision, settings)
     result = index.build(_batches(chunks, vectors), version, settings)
-    table = lakehouse.table(assistant, "index_vector_index")
-    known = table.read().filter(pl.col("index_version") == version)
-    if known.is_empty():
-        row = {
-            "index_version": version,
-            "embedder_revision": revision,
-            "rows": result.rows,
-            "kind": result.kind,
-            "settings": json.dumps({"language": settings.language}),
-            "snapshots": json.dumps(snapshots),
-            "built_at": datetime.now(UTC),
-        }
-        table.append(pl.DataFrame([row], schema=table.spec.frame_schema), provenance)
-    else:
-        snapshots = json.loads(known["snapshots"][0])
-    return IndexSync(version, result.rows, result.kind, snapshots, result.added, result.deleted)
+    row = {
+        "index_version": version,
+        "embedder_revision": revision,
+        "rows": result.rows,
+        "kind": result.kind,
+        "settings": json.dumps({"language": settings.language}),
+        "snapshots": json.dumps(snapshots),
+        "built_at": datetime.now(UTC),
+    }
+
+    def record(rows: pl.DataFrame) -> tuple[dict[str, int], dict[str, object] | None]:
+        """The snapshots of the version, and its row if it is new."""
+        known = rows.filter(pl.col("index_version") == version)
+        return (snapshots, row) if known.is_empty() else (json.loads(known["snapshots"][0]), None)
+
+    pinned = lakehouse.table(assistant, "index_vector_index").append_decided(record, provenance)
+    return IndexSync(version, result.rows, result.kind, pinned, result.added, result.deleted)
 
 
 def index_version(chunks: pl.LazyFrame, revision: str, settings: IndexSettings) -> str:

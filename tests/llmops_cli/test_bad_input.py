@@ -18,6 +18,15 @@ from llmops_cli.main import main
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import load_settings
 
+NEED_A_RELEASE = [
+    "search coffee",
+    "ask coffee",
+    "evaluate",
+    "release list",
+    "release show dev",
+    "release create",
+    "release promote 1 prod",
+]
 MINIMAL = "name: notes\nsources: [{type: folder, path: docs}]\n"
 
 
@@ -105,22 +114,7 @@ def test_all_models_that_are_unknown_are_named_at_once(project: Path) -> None:
     assert "generator.model: Unknown generator 'two'" in message
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "quickstart",
-        "build",
-        "search coffee",
-        "ask coffee",
-        "evaluate",
-        "ingest",
-        "maintain",
-        "release list",
-        "release show dev",
-        "release create",
-        "release promote 1 prod",
-    ],
-)
+@pytest.mark.parametrize("command", ["quickstart", "build", "ingest", "maintain", *NEED_A_RELEASE])
 def test_every_command_names_a_wrong_assistant_yaml(project: Path, command: str) -> None:
     write(project, MINIMAL + "retreival: {}\n")
     assert f"{notes(project) / 'assistant.yaml'} has 1 problem(s)" in refused(*command.split())
@@ -255,18 +249,7 @@ def test_everything_that_is_wrong_with_a_case_file_is_said_with_its_line(built: 
 # Releases
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "search coffee",
-        "ask coffee",
-        "evaluate",
-        "release list",
-        "release show dev",
-        "release create",
-        "release promote 1 prod",
-    ],
-)
+@pytest.mark.parametrize("command", NEED_A_RELEASE)
 def test_before_the_first_build_a_command_says_to_build(project: Path, command: str) -> None:
     write(project, MINIMAL + "evaluation: {cases: cases.jsonl}\n")
     assert "llmops build" in refused(*command.split())

@@ -48,7 +48,8 @@ def write(lakehouse: Lakehouse, **texts: str | None) -> None:
         if text is not None
     ]
     table = lakehouse.table("helper", "corpus_documents")
-    table.replace("document_id", set(texts), pl.DataFrame(rows, schema=table.spec.frame_schema), Provenance("write"))
+    frame = pl.DataFrame(rows, schema=table.spec.frame_schema)
+    table.replace("document_id", set(texts), frame, Provenance("write"), table.snapshot_id())
 
 
 def sync(lakehouse: Lakehouse, settings: Settings, folder: Path, size: int = 64) -> ChunksSync:

@@ -7,7 +7,7 @@ import pytest
 from llmops_core.assistant import Assistant, load_assistant
 from llmops_core.corpus import sync as sync_module
 from llmops_core.corpus.sync import CorpusSync, sync_corpus
-from llmops_core.errors import EmptyCorpusError, SourceError
+from llmops_core.errors import ConflictError, EmptyCorpusError, SourceError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from tests.office_files import docx, paragraph, pdf
@@ -153,3 +153,11 @@ def test_an_emptied_source_is_an_error_and_deletes_nothing(lakehouse: Lakehouse,
     with pytest.raises(EmptyCorpusError, match="No readable document in folder:docs"):
         sync(lakehouse, assistant)
     assert len(ids(lakehouse)) == 3
+
+
+def test_a_sync_that_another_overtakes_writes_nothing_twice(lakehouse: Lakehouse, assistant: Assistant) -> None:
+    # What was found is logged just before it is written.
+    with pytest.raises(ConflictError):
+        sync_corpus(lakehouse, assistant, Provenance("slow"), log=lambda line: sync(lakehouse, assistant, "fast"))
+    assert ids(lakehouse) == ["docs/a.md", "docs/b.md", "docs/c.md"]
+    assert sync(lakehouse, assistant, "slow").new == 0

@@ -1,0 +1,119 @@
+"""Adapters and local copies: what only releases that went had need of."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from llmops_core.assistant import Assistant
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.maintenance.report import Maintained
+from llmops_core.models.adapters import CONFIG, WEIGHTS, store_adapter
+from llmops_core.release.manifest import (
+    EmbedderPin,
+    GeneratorParams,
+    GeneratorPin,
+    IndexPin,
+    Manifest,
+    PromptPin,
+    RetrievalPin,
+)
+from llmops_core.release.registry import Releases
+from llmops_core.settings import Settings
+
+RUN = Provenance("test")
+Maintain = Callable[[datetime], Maintained]
+Later = Callable[[float], datetime]
+Release = Callable[[str, str], str]
+
+
+def manifest(assistant: str, adapter: str) -> Manifest:
+    return Manifest(
+        assistant=assistant,
+        prompt=PromptPin(name="answer", version=1, hash="h", budget=[]),
+        generator=GeneratorPin(
+            engine="local",
+            model="m",
+            revision="r",
+            adapter=adapter,
+            context_window=100,
+            params=GeneratorParams(max_tokens=1, temperature=0, top_p=1),
+        ),
+        embedder=EmbedderPin(model="e", revision="r"),
+        retrieval=RetrievalPin(mode="dense", top_k=1, query="last_turn"),
+        index=IndexPin(version="v", snapshots={}),
+    )
+
+
+@pytest.fixture
+def release(lakehouse: Lakehouse, settings: Settings, tmp_path: Path) -> Release:
+    """Makes a release of an assistant with an adapter of this text; returns the release's id."""
+
+    def make(assistant: str, text: str) -> str:
+        source = tmp_path / text
+        source.mkdir()
+        (source / CONFIG).write_text(json.dumps({"text": text}))
+        (source / WEIGHTS).write_bytes(text.encode())
+        lakehouse.prepare(assistant)
+        made = manifest(assistant, store_adapter(settings, source))
+        Releases(lakehouse, assistant).create(made, author="a", message="m", provenance=RUN)
+        return made.release_id
+
+    return make
+
+
+def adapters(settings: Settings) -> set[str]:
+    """The texts of the adapters that are there."""
+    return {(folder / WEIGHTS).read_text() for folder in (settings.models / "adapters").iterdir()}
+
+
+def test_an_adapter_goes_that_only_unneeded_releases_of_this_assistant_pinned(
+    lakehouse: Lakehouse, settings: Settings, assistant: Assistant, release: Release, maintained: Maintain, later: Later
+) -> None:
+    release("helper", "old")
+    serving = release("helper", "serving")
+    release("other", "of another")
+    unpinned = settings.models / "adapters" / ("0" * 32)
+    unpinned.mkdir(parents=True)
+    (unpinned / WEIGHTS).write_text("stored by a build that goes on")
+    Releases(lakehouse, "helper").channels.move(
+        "prod", serving, action="promote", author="a", reason="r", provenance=RUN
+    )
+    assert len(maintained(later(40)).waiting) == 1
+    assert len(adapters(settings)) == 4
+    assert len(maintained(later(41)).adapters) == 1
+    assert adapters(settings) == {"serving", "of another", "stored by a build that goes on"}
+
+
+def test_a_release_that_has_just_left_a_channel_stays_since_rows_may_be_under_way(
+    lakehouse: Lakehouse, settings: Settings, release: Release, maintained: Maintain, later: Later
+) -> None:
+    channels = Releases(lakehouse, "helper").channels
+    for release_id in (release("helper", "before"), release("helper", "now")):
+        channels.move("prod", release_id, action="promote", author="a", reason="r", provenance=RUN)
+    table = lakehouse.table("helper", "release_events")
+    moved = table.read().with_columns(at=pl.lit(later(39)))
+    table.overwrite(moved, RUN)
+    for day in (40, 40.9):
+        maintained(later(day))
+    assert adapters(settings) == {"before", "now"}
+    for day in (41.5, 42.5):
+        maintained(later(day))
+    assert adapters(settings) == {"now"}
+
+
+def test_local_copies_of_needed_releases_stay(
+    settings: Settings, release: Release, maintained: Maintain, later: Later
+) -> None:
+    folder = settings.gateway / "helper" / "releases"
+    folder.mkdir(parents=True)
+    kept = release("helper", "young")
+    for name in (kept, "f" * 32):
+        (folder / f"{name}.json").write_text("{}")
+    assert maintained(later(0)).local_copies == 0
+    assert maintained(later(0) + timedelta(days=1)).local_copies == 1
+    assert [file.stem for file in folder.iterdir()] == [kept]
