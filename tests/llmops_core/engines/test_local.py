@@ -17,10 +17,11 @@ MODEL = "smollm2-135m-instruct"
 ENDS_WITHIN_S = 30.0
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from llmops_core.engines.local import LocalEngine
 from llmops_core.settings import load_settings
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a background job may have inherited that it is ignored
 engine = LocalEngine(load_settings(home=Path(sys.argv[1])), Path(sys.argv[2]), "small")
 if "fork" in sys.argv and os.fork() == 0:
     print(os.getpid(), flush=True)
@@ -62,7 +63,7 @@ def test_the_child_ends_when_its_parent_is_killed(settings: Settings, models: Pa
         child = int(parent.stdout.readline())
         assert psutil.pid_exists(child)
         parent.send_signal(ending)
-        parent.wait()
+        parent.wait(ENDS_WITHIN_S)
         _wait_until_gone(child)
 
 
