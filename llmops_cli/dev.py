@@ -11,8 +11,8 @@ import threading
 import click
 
 from llmops_cli.context import reports_errors
+from llmops_cli.instance import prepare_instance
 from llmops_cli.output import progress
-from llmops_cli.runs import prepare_instance
 from llmops_core.errors import ConfigError
 from llmops_core.settings import load_settings, project_root
 

@@ -14,8 +14,8 @@ from dagster._core.scheduler.instigation import InstigatorStatus
 
 from llmops_assets.definitions import build_definitions
 from llmops_cli.context import json_option, open_assistant, reports_errors
+from llmops_cli.instance import prepare_instance
 from llmops_cli.output import emit, table
-from llmops_cli.runs import prepare_instance
 from llmops_core.assistant import FILE_NAME, Assistant
 from llmops_core.errors import LlmopsError
 from llmops_core.lakehouse.lakehouse import Lakehouse

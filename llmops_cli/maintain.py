@@ -7,8 +7,9 @@ import dagster as dg
 
 from llmops_assets.house import recorded_versions
 from llmops_cli.context import assistant_option, json_option, reports_errors
+from llmops_cli.instance import prepare_instance
 from llmops_cli.output import emit
-from llmops_cli.runs import prepare_instance, run_job
+from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance

@@ -1,7 +1,6 @@
 """Runs Dagster jobs of an assistant in this process, on the home's instance, so that the UI shows them."""
 
 import logging
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,27 +9,11 @@ from typing import Any
 import dagster as dg
 
 from llmops_assets.definitions import build_definitions
+from llmops_cli.instance import prepare_instance
 from llmops_cli.output import progress
 from llmops_core.assistant import Assistant
-from llmops_core.errors import ConfigError, PermanentError
+from llmops_core.errors import PermanentError
 from llmops_core.settings import Settings
-
-INSTANCE_FILE = """\
-# Written once; yours to change. See https://docs.dagster.io/deployment/oss/dagster-yaml
-telemetry:
-  enabled: false
-# Two builds of one assistant at once would write the same rows twice: the second run waits for the first.
-concurrency:
-  pools:
-    granularity: run
-    default_limit: 1
-  runs:
-    # Dagster knows a pool only after it has queued a run of it, and so lets the very first builds pass together.
-    tag_concurrency_limits:
-      - key: llmops/exclusive
-        value: {applyLimitPerUniqueValue: true}
-        limit: 1
-"""
 
 
 @dataclass(frozen=True)
@@ -39,21 +22,6 @@ class Materialized:
 
     run_id: str
     assets: Mapping[str, Mapping[str, Any]]
-
-
-def prepare_instance(settings: Settings) -> None:
-    """Make Dagster's home and have this process, and its children, use it."""
-    file = settings.dagster_home / "dagster.yaml"
-    try:
-        settings.dagster_home.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            file.write_text(INSTANCE_FILE, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"LLMOPS_HOME: {settings.home} cannot hold data: {error.strerror}. Set it to a folder that can be written."
-        ) from error
-    os.environ["LLMOPS_HOME"] = str(settings.home)
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
 
 
 def run_job(

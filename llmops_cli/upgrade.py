@@ -7,8 +7,8 @@ import click
 import dagster as dg
 
 from llmops_cli.context import json_option, reports_errors
+from llmops_cli.instance import prepare_instance
 from llmops_cli.output import emit
-from llmops_cli.runs import prepare_instance
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import load_settings
 

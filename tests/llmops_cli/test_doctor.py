@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from dagster._daemon.types import DaemonHeartbeat
 
 from llmops_cli import doctor
+from llmops_cli.instance import prepare_instance
 from llmops_cli.main import main
-from llmops_cli.runs import prepare_instance
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.models.store import known_models

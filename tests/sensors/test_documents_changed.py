@@ -9,7 +9,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from llmops_assets.definitions import build_definitions
 from llmops_cli.build import build
-from llmops_cli.runs import prepare_instance
+from llmops_cli.instance import prepare_instance
 from llmops_core.assistant import Assistant, load_assistant
 from llmops_core.errors import PermanentError
 from llmops_core.settings import Settings
