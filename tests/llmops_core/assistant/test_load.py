@@ -61,6 +61,16 @@ retention: {log_days: 30, index_days: 30}
         ("name: My Bot\nsources: [{type: python_topics}]", ["lower-case letters"]),
         ("name: a\nsources: [{type: pdf}]", ["sources.0", "'python_topics', 'folder', 'jsonl'"]),
         ("name: a\nsources: [{type: folder, path: x, globb: y}]", ["sources.0.globb: unknown key", "type, path, glob"]),
+        ("name: a\nsources: [{type: git, path: x}]", ["sources.0.url: is required"]),
+        (MINIMAL + "git: {url: x}", ["  git: unknown key", "name, sources"]),
+        (MINIMAL + "chunking: {size: 64}\nchunking: {overlap: 8}", ["key chunking is there twice", "line 4"]),
+        (MINIMAL + "chunking: {size: 64, size: 32}", ["key size is there twice", "line 3"]),
+        (MINIMAL + "evaluation: {gate: {rules: [{metrik: f1}]}}", ["evaluation.gate.rules.0.metrik", "metric, mode"]),
+        (MINIMAL + "retrieval: {reranker: {modell: x}}", ["retrieval.reranker.modell: unknown key", "model, pool\n"]),
+        (
+            MINIMAL + "embedder: {beside: [{model: minilm, beside: []}]}",
+            ["embedder.beside.0.beside: unknown key. Allowed here: model, query_prefix, document_prefix\n"],
+        ),
     ],
 )
 def test_an_error_names_file_key_and_what_is_allowed(tmp_path: Path, text: str, said: list[str]) -> None:
@@ -68,7 +78,21 @@ def test_an_error_names_file_key_and_what_is_allowed(tmp_path: Path, text: str, 
         load(tmp_path, text)
     assert str(tmp_path / "assistant.yaml") in str(caught.value)
     for part in said:
-        assert part in str(caught.value)
+        assert part in f"{caught.value}\n"
+
+
+def test_what_is_secret_in_an_address_is_not_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sources\.0: names a branch to follow or a revision") as caught:
+        load(tmp_path, "name: a\nsources: [{type: git, url: 'https://me:hunter2@host/x.git', branch: b, revision: r}]")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_keys_of_a_merged_section_may_be_set_anew(tmp_path: Path) -> None:
+    text = "triggers: &t {documents: {every_minutes: 5}}\n" + MINIMAL
+    assert (
+        load(tmp_path, text.replace("&t {", "{<<: {documents: {every_minutes: 9}}, ")).triggers.documents.every_minutes
+        == 5
+    )
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
