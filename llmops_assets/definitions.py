@@ -26,7 +26,8 @@ from llmops_assets.prompts.versions import versions
 from llmops_assets.release.manifests import manifests
 from llmops_assets.traffic.feedback import feedback
 from llmops_assets.traffic.requests import requests
-from llmops_core.assistant import Assistant, load_assistant
+from llmops_core.assistant import Assistant
+from llmops_core.models.named import open_assistant
 from llmops_core.settings import load_settings
 from resources.platform import resources
 from sensors.documents_changed import documents_changed
@@ -38,7 +39,7 @@ CHECKS = (documents_are_sound, nothing_rejected, chunks_are_sound, finds_what_ex
 
 def build_definitions(folder: str | Path) -> dg.Definitions:
     """All definitions of the assistant in `folder`; raises `ConfigError` for a wrong `assistant.yaml`."""
-    assistant = load_assistant(Path(folder))
+    assistant = open_assistant(Path(folder))
     build, ingest, maintain = index_build(assistant), traffic_ingest(assistant), lakehouse_maintain(assistant)
     has_cases = assistant.evaluation.cases is not None
     score = [evaluation_score(assistant)] if has_cases else []

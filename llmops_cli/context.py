@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from llmops_cli.output import emit_error
-from llmops_core.assistant import FILE_NAME, Assistant, load_assistant
+from llmops_core.assistant import FILE_NAME, Assistant
 from llmops_core.errors import ConfigError, LlmopsError
-from llmops_core.models.named import check_models
+from llmops_core.models.named import open_assistant
 from llmops_core.settings import project_root
 
 
@@ -47,13 +47,6 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(1)
 
     return run
-
-
-def open_assistant(folder: Path) -> Assistant:
-    """Load an assistant, and check the models that it names; raises `ConfigError`."""
-    assistant = load_assistant(folder)
-    check_models(assistant)
-    return assistant
 
 
 def chosen_assistant(value: str | None) -> Assistant:

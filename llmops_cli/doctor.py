@@ -13,12 +13,13 @@ import httpx
 from dagster._core.scheduler.instigation import InstigatorStatus
 
 from llmops_assets.definitions import build_definitions
-from llmops_cli.context import json_option, open_assistant, reports_errors
+from llmops_cli.context import json_option, reports_errors
 from llmops_cli.instance import prepare_instance
 from llmops_cli.output import emit, table
 from llmops_core.assistant import FILE_NAME, Assistant
 from llmops_core.errors import LlmopsError
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.models.named import open_assistant
 from llmops_core.models.store import known_models, model_folder
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings, project_root

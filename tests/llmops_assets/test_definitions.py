@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from llmops_assets.definitions import build_definitions
+from llmops_core.errors import ConfigError
 
 PROJECT = Path(__file__).parents[2]
 GOLDEN = PROJECT / "tests" / "snapshots" / "asset_graph.json"
@@ -46,6 +48,16 @@ def test_every_asset_explains_itself() -> None:
         assert node.description, key
         assert node.owners, key
         assert node.kinds, key
+
+
+def test_an_unknown_model_is_named_with_file_and_key_when_a_code_location_is_loaded(tmp_path: Path) -> None:
+    """A bare `dagster dev` shows what is raised here."""
+    file = tmp_path / "assistant.yaml"
+    file.write_text("name: notes\nsources: [{type: python_topics}]\nembedder: {model: m}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        build_definitions(tmp_path)
+    assert str(file) in str(caught.value)
+    assert "embedder.model: Unknown embedder 'm'" in str(caught.value)
 
 
 def test_loading_a_code_location_imports_no_model_library() -> None:
