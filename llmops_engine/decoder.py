@@ -22,6 +22,7 @@ from llmops_core.errors import (
     ModelError,
     NotFoundError,
 )
+from llmops_core.models.device import compute_dtype
 from llmops_engine.text import TextStream
 
 
@@ -100,7 +101,9 @@ class Decoder:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.bfloat16).to(device).eval()
+        # In two steps: the weights are bfloat16, also where the computation is not.
+        model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.bfloat16)
+        self._model: Any = model.to(device, compute_dtype(device)).eval()
         self.context_window = int(self._model.config.max_position_embeddings)
         ends = self._model.generation_config.eos_token_id
         self._end_tokens = {int(t) for t in (ends if isinstance(ends, list) else [ends]) if t is not None}
