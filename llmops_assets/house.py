@@ -82,9 +82,10 @@ def recorded(context: Context, key: dg.AssetKey, partition_key: str | None = Non
     version = latest_data_version(context, key, partition_key)
     if version is None:
         where = f" for {partition_key}" if partition_key else ""
+        evaluated = key.path[1] == "evaluation"
+        way = "llmops evaluate (job evaluation_score)" if evaluated else "llmops build (job index_build)"
         raise dg.Failure(
-            f"{key.to_user_string()} was never materialised{where}. Materialise it first, or run the job index_build.",
-            allow_retries=False,
+            f"{key.to_user_string()} was never materialised{where}. Materialise it first: {way}.", allow_retries=False
         )
     return version
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from llmops_assets.house import on_changed_data
+from llmops_assets.house import on_changed_data, recorded
 
 PARTS = dg.StaticPartitionsDefinition(["one", "two"])
 
@@ -83,3 +83,20 @@ def test_what_a_blocking_check_refuses_starts_nothing_until_it_passes(instance: 
     house.sound = True
     house.build()
     assert house.requests() == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "noun", "said"),
+    [
+        ("corpus", "chunks", "llmops build (job index_build)"),
+        ("evaluation", "cases", "llmops evaluate (job evaluation_score)"),
+    ],
+)
+def test_what_was_never_materialised_is_named_with_what_materialises_it(
+    instance: dg.DagsterInstance, group: str, noun: str, said: str
+) -> None:
+    key = dg.AssetKey(["notes", group, noun])
+    with dg.build_asset_context(instance=instance) as context, pytest.raises(dg.Failure) as caught:
+        recorded(context, key)
+    assert f"notes/{group}/{noun} was never materialised" in str(caught.value.description)
+    assert said in str(caught.value.description)
