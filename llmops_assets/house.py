@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log.base import PartitionKeyFilter
 
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
@@ -30,8 +32,8 @@ def on_changed_data() -> dg.AutomationCondition[Any]:
     """The one house condition: run once for each changed data version of an upstream.
 
     `AutomationCondition.eager()` fires on every upstream materialisation, changed or not, and so would rebuild everything
-    each time a source is looked at. What a blocking check refused goes no further, as within a run
-    (Dagster does not look at checks of partitions here).
+    each time a source is looked at. What a blocking check refused goes no further, as within a run; Dagster does not look
+    at checks of partitions here, so whoever reads a partition asks `passed_check`.
     """
     condition = dg.AutomationCondition
     changed = condition.any_deps_match(condition.data_version_changed())
@@ -72,6 +74,22 @@ def latest_data_version(context: Context, key: dg.AssetKey, partition_key: str |
     record = context.instance.get_latest_data_version_record(key, partition_key=partition_key)
     materialization = record.event_log_entry.asset_materialization if record else None
     return (materialization.tags or {}).get(DATA_VERSION_TAG) if materialization else None
+
+
+def passed_check(context: Context, key: dg.AssetKey, check: str, partition_key: str) -> bool:
+    """Whether the check of a partition ended, for its latest materialisation, and passed."""
+    latest = context.instance.get_latest_data_version_record(key, partition_key=partition_key)
+    ended = context.instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(key, check),
+        limit=1,
+        status={AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED},
+        partition_filter=PartitionKeyFilter(key=partition_key),
+    )
+    evaluation = ended[0].evaluation if ended else None
+    looked_at = evaluation.target_materialization_data if evaluation else None
+    if latest is None or evaluation is None or looked_at is None:
+        return False
+    return evaluation.passed and looked_at.storage_id == latest.storage_id
 
 
 def recorded(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> str:

@@ -11,6 +11,7 @@ from llmops_assets.house import (
     latest_data_version,
     materialized,
     on_changed_data,
+    passed_check,
     provenance,
     recorded,
 )
@@ -18,6 +19,8 @@ from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from llmops_core.release.publish import Built, publish_built
 from resources.platform import LakehouseResource, ModelsResource
+
+INDEX_CHECK = "finds_what_exact_search_finds"
 
 
 def manifests(assistant: Assistant) -> dg.AssetsDefinition:
@@ -37,15 +40,13 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
     def release_manifests(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
     ) -> dg.MaterializeResult[None]:
-        built = {revision: latest_data_version(context, index, revision) for revision in embedder_models(assistant)}
+        built = Built(recorded(context, prompts), _checked(context, assistant, index))
         with failing_for_good():
             done = publish_built(
                 lakehouse.open(assistant),
                 models.settings(),
                 assistant,
-                Built(
-                    recorded(context, prompts), {revision: version for revision, version in built.items() if version}
-                ),
+                built,
                 author=f"run {context.run.run_id}",
                 message="built",
                 provenance=provenance(context),
@@ -63,3 +64,26 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
         )
 
     return release_manifests
+
+
+def _checked(context: dg.AssetExecutionContext, assistant: Assistant, index: dg.AssetKey) -> dict[str, str]:
+    """Embedder revision → newest index version, without those that did not pass their check; the own must have passed.
+
+    A run that builds an index ends where its check fails, but automation and `release_create` start here.
+    """
+    versions: dict[str, str] = {}
+    for number, revision in enumerate(embedder_models(assistant)):
+        version = latest_data_version(context, index, revision)
+        if version is None:
+            continue
+        if passed_check(context, index, INDEX_CHECK, revision):
+            versions[revision] = version
+            continue
+        refused = (
+            f"{index.to_user_string()}: version {version} for {revision} did not pass its check {INDEX_CHECK}, so it is in no"
+            " release. What the check found is shown at the asset in the Dagster UI; llmops build checks it again."
+        )
+        if number == 0:
+            raise dg.Failure(refused, allow_retries=False)
+        context.log.warning(refused)
+    return versions

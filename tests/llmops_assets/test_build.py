@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llmops_assets.partitions import embedder_models
 from llmops_cli.build import build
 from llmops_cli.runs import run_job
 from llmops_core.answering.loaded import ModelPool, load_release
@@ -140,3 +141,41 @@ def test_a_case_with_an_unknown_document_is_named(tmp_path: Path, home_with_mode
     build(home_with_models, assistant)
     with pytest.raises(PermanentError, match=r"docs/tea\.md"):
         run_job(home_with_models, assistant, "evaluation_score")
+
+
+def test_an_index_that_did_not_pass_its_check_is_in_no_release(
+    tmp_path: Path, home_with_models: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant = make(tmp_path / "notes")
+    first = build(home_with_models, assistant)
+    with monkeypatch.context() as patch:
+        patch.setattr("llmops_assets.index.vector_index.MIN_RECALL", 1.1)
+        (assistant.folder / "docs" / "coffee.md").write_text("# Coffee\n\nThe coffee machine moved to the roof.\n")
+        with pytest.raises(PermanentError):
+            build(home_with_models, assistant)
+    with pytest.raises(PermanentError, match=r"did not pass its check finds_what_exact_search_finds.*llmops build"):
+        run_job(home_with_models, assistant, "release_create")
+    assert [r.release_id for r in Releases(Lakehouse.open(home_with_models), "notes").all()] == [first["release_id"]]
+
+    again = build(home_with_models, assistant)
+    assert again["release_id"] != first["release_id"]
+    assert "roof" in found(home_with_models, assistant, "Where is the coffee machine?")
+
+
+def test_an_index_beside_that_did_not_pass_its_check_holds_nothing_else_back(
+    tmp_path: Path, home_with_models: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant = make(tmp_path / "notes", more="embedder: {model: minilm, beside: [bge-small]}")
+    own, beside = embedder_models(assistant)
+    run_job(home_with_models, assistant, "index_build", partition_key=own)
+    with monkeypatch.context() as patch:
+        patch.setattr("llmops_assets.index.vector_index.MIN_RECALL", 1.1)
+        with pytest.raises(PermanentError):
+            run_job(home_with_models, assistant, "index_build", partition_key=beside)
+    (assistant.folder / "prompts" / "answer.jinja").write_text(PROMPT.replace("brief", "kind"), encoding="utf-8")
+    run_job(home_with_models, assistant, "release_create")
+    releases = Releases(Lakehouse.open(home_with_models), "notes")
+    assert releases.get("dev").manifest.prompt.version == 2
+    swapped = make(tmp_path / "notes", more="embedder: {model: bge-small, beside: [minilm]}")
+    with pytest.raises(PermanentError, match="did not pass its check"):
+        run_job(home_with_models, swapped, "release_create")
