@@ -22,7 +22,7 @@ from llmops_core.release.manifest import IndexPin, Manifest, Release
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 
-# Channels that users see: fresh documents reach them; dev gets every new release anyway.
+# Channels that users see: fresh documents reach them; dev gets every candidate anyway.
 REFRESHED = ("staging", "prod")
 
 
@@ -91,8 +91,8 @@ def publish(
     seen = releases.channels.state()
     release, is_new = releases.create(candidate, author=author, message=message, provenance=provenance)
     wanted: list[Move] = []
-    if is_new or "dev" not in seen:
-        wanted.append(Move("dev", release, "newest release"))
+    if "dev" not in seen or seen["dev"].release_id != release.release_id:
+        wanted.append(Move("dev", release, "newest release" if is_new else "built and configured like this again"))
     if "prod" not in seen:
         wanted.append(Move("prod", release, "first release: nothing serves yet"))
     for channel in REFRESHED:
