@@ -4,6 +4,7 @@ import click
 
 from llmops_cli.context import json_option, reports_errors
 from llmops_cli.output import emit
+from llmops_core.home import open_home
 from llmops_core.settings import load_settings
 
 
@@ -17,6 +18,7 @@ def command(port: int | None, host: str | None, as_json: bool) -> None:
     from llmops_gateway.server import bind, serve
 
     settings = load_settings()
+    open_home(settings)
     listener = bind(host or settings.host, settings.port if port is None else port)
     address, bound = listener.getsockname()[:2]
     url = f"http://[{address}]:{bound}" if ":" in address else f"http://{address}:{bound}"

@@ -8,6 +8,7 @@ from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.utils.config import Config
 
 from llmops_core.errors import LakehouseError
+from llmops_core.home import open_home
 from llmops_core.settings import Settings
 
 # Readers and writers of one SQLite file wait for each other this long before they give up.
@@ -15,7 +16,8 @@ SQLITE_TIMEOUT_S = 60
 
 
 def open_catalog(settings: Settings) -> Catalog:
-    """Open the catalog; raises `LakehouseError` naming the catalog when that fails."""
+    """Open the catalog; raises `LakehouseError` naming the catalog when that fails, `ConfigError` as `open_home` does."""
+    open_home(settings)
     name = settings.catalog
     try:
         if Config().get_catalog_config(name):

@@ -44,13 +44,14 @@ class Lakehouse:
             raise NotFoundError(f"There is no table {name!r}. Tables are: {', '.join(TABLES)}")
         return LakeTable(self.catalog, assistant, spec)
 
-    def prepare(self, assistant: str) -> list[str]:
+    def prepare(self, assistant: str, *, dry_run: bool = False) -> list[str]:
         """Make the namespace and what is missing in it; add columns that the code has and a table has not.
 
-        Returns what was changed, in words; safe to call at any time, by several processes at once.
+        Returns what was changed, in words (`dry_run`: what would be); safe to call at any time, by several processes at once.
         """
-        with suppress(NamespaceAlreadyExistsError):
-            self.catalog.create_namespace(assistant)
+        if not dry_run:
+            with suppress(NamespaceAlreadyExistsError):
+                self.catalog.create_namespace(assistant)
         changes: list[str] = []
         for spec in TABLES.values():
             identifier = f"{assistant}.{spec.name}"
@@ -58,10 +59,11 @@ class Lakehouse:
                 table = self.catalog.load_table(identifier)
             except NoSuchTableError:
                 with suppress(TableAlreadyExistsError):
-                    self._create(identifier, spec)
-                    changes.append(f"{identifier}: made")
+                    if not dry_run:
+                        self._create(identifier, spec)
+                    changes.append(f"{identifier}: table")
                 continue
-            changes.extend(_evolve(table, spec))
+            changes.extend(_evolve(table, spec, dry_run=dry_run))
         return changes
 
     def assistants(self) -> list[str]:
@@ -99,17 +101,16 @@ class Lakehouse:
                     update.add_identity(spec.partition_by)
 
 
-def _evolve(table: IcebergTable, spec: TableSpec) -> list[str]:
+def _evolve(table: IcebergTable, spec: TableSpec, *, dry_run: bool) -> list[str]:
     """Add the columns and properties that the code has and the table has not."""
     present = {field.name for field in table.schema().fields}
     missing = [name for name in spec.arrow_schema.names if name not in present]
     wanted = {k: v for k, v in {**PROPERTIES, **spec.properties}.items() if table.properties.get(k) != v}
-    if missing:
+    if missing and not dry_run:
         with table.update_schema() as update:
             update.union_by_name(spec.arrow_schema)
-    if wanted:
+    if wanted and not dry_run:
         with table.transaction() as transaction:
             transaction.set_properties(wanted)
-    return [f"{table.name()[-1]}: column {name} added" for name in missing] + [
-        f"{table.name()[-1]}: property {name} set" for name in wanted
-    ]
+    name = ".".join(table.name())
+    return [f"{name}: column {column}" for column in missing] + [f"{name}: property {key}" for key in wanted]

@@ -1,0 +1,73 @@
+"""The home as a whole: which program made it, and which programs may use it.
+
+`home.json` holds the home's format, a number that grows only when an older program would do harm in it. A home made before
+there was such a file is of format 1.
+"""
+
+import json
+
+from llmops_core.errors import ConfigError
+from llmops_core.settings import Settings
+from llmops_core.version import code_version
+
+FORMAT = 2
+FILE_NAME = "home.json"
+# What the programs that wrote no `home.json` left in a home that they had used.
+SIGNS_OF_USE = ("lakehouse", "spool", "gateway", "dagster/dagster.yaml")
+
+
+def open_home(settings: Settings) -> None:
+    """Begin to use the home, making and marking it when it is new.
+
+    Raises `ConfigError` when a newer program wrote it, or when it cannot hold data.
+    """
+    found = home_format(settings)
+    if found is None:
+        mark_home(settings)
+    elif found > FORMAT:
+        raise ConfigError(
+            f"LLMOPS_HOME: {settings.home} is a home of format {found}, written by llmops-assets {_written_by(settings)};"
+            f" this is {code_version()}, which knows formats up to {FORMAT}. Use that version or a newer one, or another home."
+        )
+
+
+def home_format(settings: Settings) -> int | None:
+    """The home's format; None for a home in which nothing was made yet. Raises `ConfigError` if it cannot be told."""
+    if (settings.home / FILE_NAME).exists():
+        number = _marks(settings).get("format")
+        if isinstance(number, int):
+            return number
+        raise ConfigError(f"{settings.home / FILE_NAME} names no format. {_WAY_OUT}")
+    return 1 if any((settings.home / name).exists() for name in SIGNS_OF_USE) else None
+
+
+def mark_home(settings: Settings) -> None:
+    """Record that the home is of this program's format; raises `ConfigError` if it cannot hold data."""
+    file = settings.home / FILE_NAME
+    fresh = file.with_suffix(".new")
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps({"format": FORMAT, "code_version": code_version()}) + "\n", encoding="utf-8")
+        fresh.replace(file)
+    except OSError as error:
+        raise ConfigError(
+            f"LLMOPS_HOME: {settings.home} cannot hold data: {error.strerror}. Set it to a folder that can be written."
+        ) from error
+
+
+_WAY_OUT = "Restore it from a copy, or delete it and run `llmops upgrade`."
+
+
+def _marks(settings: Settings) -> dict[str, object]:
+    file = settings.home / FILE_NAME
+    try:
+        marks = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}. {_WAY_OUT}") from error
+    if not isinstance(marks, dict):
+        raise ConfigError(f"{file} is no JSON object. {_WAY_OUT}")
+    return marks
+
+
+def _written_by(settings: Settings) -> object:
+    return _marks(settings).get("code_version", "of unknown version")
