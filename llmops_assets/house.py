@@ -69,10 +69,17 @@ def build_pool(assistant: Assistant) -> str:
     return f"{assistant.name}/build"
 
 
+def latest_materialization(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None = None
+) -> dg.AssetMaterialization | None:
+    """The latest materialisation of an asset, also by the run that asks; None if there was none."""
+    record = instance.get_latest_data_version_record(key, partition_key=partition_key)
+    return record.event_log_entry.asset_materialization if record else None
+
+
 def latest_data_version(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> str | None:
     """The data version that an asset's latest materialisation recorded; None if there was none."""
-    record = context.instance.get_latest_data_version_record(key, partition_key=partition_key)
-    materialization = record.event_log_entry.asset_materialization if record else None
+    materialization = latest_materialization(context.instance, key, partition_key)
     return (materialization.tags or {}).get(DATA_VERSION_TAG) if materialization else None
 
 
@@ -149,8 +156,7 @@ def recorded_versions(instance: dg.DagsterInstance, assistant: Assistant) -> dic
     for key in instance.get_asset_keys(prefix=[assistant.name]):
         partitions = instance.get_materialized_partitions(key)
         for partition in partitions & embedders.keys() if partitions else [None]:
-            record = instance.get_latest_data_version_record(key, partition_key=partition)
-            materialization = record.event_log_entry.asset_materialization if record else None
+            materialization = latest_materialization(instance, key, partition)
             if materialization is None:
                 continue
             values = [v.value for name, v in materialization.metadata.items() if name.endswith("_snapshot")]

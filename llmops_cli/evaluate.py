@@ -38,8 +38,7 @@ def evaluate(settings: Settings, assistant: Assistant, release: str = "dev") -> 
     lake = Lakehouse.open(settings)
     found = Releases(lake, assistant.name).get(release)
     named = {"config": {"release": found.release_id}}
-    ops = {f"{assistant.name}__evaluation__{noun}": named for noun in ("results", "reports")}
-    run_job(settings, assistant, "evaluation_score", config={"ops": ops})
+    run_job(settings, assistant, "evaluation_score", config={"ops": {f"{assistant.name}__evaluation__results": named}})
     cases = cases_from(lake.table(assistant.name, "evaluation_cases").read())
     rows = lake.table(assistant.name, "evaluation_results").read()
     return report_of(found.release_id, rows, cases, assistant.evaluation.gate.alpha)

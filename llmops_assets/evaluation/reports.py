@@ -4,12 +4,12 @@ import base64
 
 import dagster as dg
 
-from llmops_assets.evaluation.results import ResultsConfig
 from llmops_assets.house import (
     RETRIES,
     asset_key,
     described,
     failing_for_good,
+    latest_materialization,
     materialized,
     provenance,
     recorded_snapshot,
@@ -17,12 +17,11 @@ from llmops_assets.house import (
 from llmops_core.assistant import Assistant
 from llmops_core.evaluation.cases import cases_from
 from llmops_core.evaluation.score import report_of, store_report
-from llmops_core.release.registry import Releases
 from resources.platform import LakehouseResource
 
 
 def reports(assistant: Assistant) -> dg.AssetsDefinition:
-    """The report of a release over the present cases."""
+    """The report of the release that was scored last, over the present cases."""
     cases = asset_key(assistant, "evaluation", "cases")
     results = asset_key(assistant, "evaluation", "results")
 
@@ -34,15 +33,17 @@ def reports(assistant: Assistant) -> dg.AssetsDefinition:
         **described(assistant, "evaluation", "iceberg", "matplotlib"),
     )
     def evaluation_reports(
-        context: dg.AssetExecutionContext, config: ResultsConfig, lakehouse: LakehouseResource
+        context: dg.AssetExecutionContext, lakehouse: LakehouseResource
     ) -> dg.MaterializeResult[None]:
         lake = lakehouse.open(assistant)
-        snapshot = recorded_snapshot(context, results)
+        snapshot, scored = recorded_snapshot(context, results), latest_materialization(context.instance, results)
+        assert scored
+        # Not by its channel: that may have been moved since.
+        release_id = str(scored.metadata["release_id"].value)
         with failing_for_good():
-            release = Releases(lake, assistant.name).get(config.release)
-        known = cases_from(lake.table(assistant.name, "evaluation_cases").read(recorded_snapshot(context, cases)))
-        rows = lake.table(assistant.name, "evaluation_results").read(snapshot)
-        report = report_of(release.release_id, rows, known, assistant.evaluation.gate.alpha)
+            known = cases_from(lake.table(assistant.name, "evaluation_cases").read(recorded_snapshot(context, cases)))
+            rows = lake.table(assistant.name, "evaluation_results").read(snapshot)
+        report = report_of(release_id, rows, known, assistant.evaluation.gate.alpha)
         report_id = store_report(
             lake.table(assistant.name, "evaluation_reports"),
             report,
@@ -55,7 +56,7 @@ def reports(assistant: Assistant) -> dg.AssetsDefinition:
             {
                 "report": dg.MetadataValue.md(report.markdown()),
                 "plot": dg.MetadataValue.md(f"![scores](data:image/png;base64,{picture})"),
-                "release_id": release.release_id,
+                "release_id": release_id,
                 **numbers,
             },
         )
