@@ -66,7 +66,10 @@ class Answer:
         self._retrieved = await loop.run_in_executor(self._threads, release.retrieve, self._query)
         self._timings["retrieve"] = self._retrieved.milliseconds
         started = time.perf_counter()
-        self._rendered = release.render(conversation, self._retrieved.hits, {}, self._params.max_tokens)
+        # A long conversation takes seconds to count.
+        self._rendered = await loop.run_in_executor(
+            self._threads, release.render, conversation, self._retrieved.hits, {}, self._params.max_tokens
+        )
         self._timings["render"] = _ms_since(started)
 
     async def pieces(self) -> AsyncIterator[str]:

@@ -4,7 +4,8 @@ What gives way, and in which order, is the assistant's to say (`prompt.budget`):
 the oldest turn on, features as a whole. What was cut is logged with the request; what still overflows is refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,27 +54,39 @@ def render_within(
 
     Raises `ContextOverflowError` when all that may be cut is cut and it is still too long.
     """
-    chunks, history, features = list(material.chunks), list(material.history), dict(material.features)
-    cut = {"chunks": 0, "history": 0, "features": 0}
-    shorten: dict[str, Callable[[], object]] = {
-        "chunks": lambda: chunks.pop(),
-        "history": lambda: history.pop(0),
-        "features": lambda: features.popitem(),
-    }
+    chunks, history, features = list(material.chunks), deque(material.history), dict(material.features)
     remaining = {"chunks": chunks, "history": history, "features": features}
+    cut = {"chunks": 0, "history": 0, "features": 0}
+
+    def size(message: Message) -> int:
+        return counter.count(message.content) + TOKENS_PER_MESSAGE
+
+    def next_part() -> str | None:
+        return next((name for name in budget if remaining[name]), None)
+
+    # A body may hold a hundred thousand turns: each is counted once, and cutting one renders nothing anew.
+    sizes = deque(map(size, history))
+    past = sum(sizes)
     while True:
         system, user = template.render(
             assistant=material.assistant, question=material.question, chunks=chunks, features=features
         )
-        messages = (Message("system", system), *history, Message("user", user))
-        tokens = sum(counter.count(m.content) + TOKENS_PER_MESSAGE for m in messages)
-        if tokens <= room:
-            return Rendered(messages, tokens, tuple(chunks), {k: v for k, v in cut.items() if v})
-        part = next((name for name in budget if remaining[name]), None)
+        first, last = Message("system", system), Message("user", user)
+        asked = size(first) + size(last)
+        while past + asked > room and next_part() == "history":
+            history.popleft()
+            past -= sizes.popleft()
+            cut["history"] += 1
+        if past + asked <= room:
+            return Rendered((first, *history, last), past + asked, tuple(chunks), {k: v for k, v in cut.items() if v})
+        part = next_part()
         if part is None:
             raise ContextOverflowError(
-                f"The prompt takes {tokens} tokens and the generator has room for {room}. Shorten the question"
+                f"The prompt takes {past + asked} tokens and the generator has room for {room}. Shorten the question"
                 " or the conversation, or raise generator.context_window / lower generator.max_tokens."
             )
-        shorten[part]()
+        if part == "chunks":
+            chunks.pop()
+        else:
+            features.popitem()
         cut[part] += 1

@@ -1,5 +1,7 @@
 """The token budget: what gives way, in which order, and what is said about it."""
 
+from dataclasses import replace
+
 import pytest
 
 from llmops_core.engines.chat import Message
@@ -20,6 +22,17 @@ class Words:
 
     def count(self, text: str) -> int:
         return len(text.split())
+
+
+class Calls(Words):
+    """Counts words, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def count(self, text: str) -> int:
+        self.number += 1
+        return super().count(text)
 
 
 def hit(number: int) -> Hit:
@@ -70,3 +83,14 @@ def test_the_next_part_gives_way_when_the_first_is_used_up() -> None:
 def test_a_part_that_is_not_named_is_never_cut() -> None:
     with pytest.raises(ContextOverflowError, match="Shorten the question"):
         within(FULL - 16, "chunks")
+
+
+def test_each_of_many_turns_is_counted_once() -> None:
+    turns = tuple(Message("user", f"turn {n}") for n in range(5_000))
+    counter = Calls()
+    rendered = render_within(
+        TEMPLATE, replace(MATERIAL, history=turns), budget=["history", "chunks"], room=FULL, counter=counter
+    )
+    assert rendered.messages[1:-1] == turns[rendered.cut["history"] :]
+    assert 0 < len(rendered.messages[1:-1]) < 10
+    assert counter.number < len(turns) + 10
