@@ -36,7 +36,7 @@ class TextStream:
             return self._send(text, min(found))
         whole = text.rstrip(REPLACEMENT)
         # The end of the text may be the beginning of a stop string.
-        held = max((n for s in self._stop for n in range(1, len(s)) if whole.endswith(s[:n])), default=0)
+        held = max((self._begun(s, whole) for s in self._stop), default=0)
         return self._send(text, len(whole) - held)
 
     def rest(self) -> str:
@@ -45,6 +45,11 @@ class TextStream:
             return ""
         text = self._decode().rstrip(REPLACEMENT)
         return self._send(text, len(text))
+
+    def _begun(self, stop: str, text: str) -> int:
+        """How much of a stop string, at most, the end of the text is; what was sent already is no part of it."""
+        most = min(len(stop) - 1, len(text) - self._sent)
+        return next((n for n in range(most, 0, -1) if text.endswith(stop[:n])), 0)
 
     def _decode(self) -> str:
         return str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))

@@ -63,3 +63,21 @@ def test_the_beginning_of_a_stop_string_that_does_not_come_is_given_at_the_end(t
 def test_an_empty_stop_string_stops_nothing(tokenizer: Any) -> None:
     pieces, _ = _pieces(tokenizer, STORY, "")
     assert "".join(pieces) == STORY
+
+
+class Sizes(str):
+    """A stop string that adds up how much of it was looked at."""
+
+    seen = 0
+
+    def __getitem__(self, part: Any) -> str:
+        found = super().__getitem__(part)
+        self.seen += len(found)
+        return found
+
+
+def test_a_very_long_stop_string_costs_no_more_than_the_text(tokenizer: Any) -> None:
+    stop = Sizes("never" * 1_000)
+    pieces, _ = _pieces(tokenizer, STORY, stop)
+    assert "".join(pieces) == STORY
+    assert stop.seen < len(STORY) ** 2
