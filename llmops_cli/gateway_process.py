@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 from openai import APIError, APIStatusError
@@ -19,16 +20,21 @@ from llmops_core.settings import Settings
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 0.2
+PROD = "prod"
 
 
 @contextmanager
-def gateway(settings: Settings, assistant: str) -> Iterator[str]:
-    """The address of a gateway that serves the assistant's prod release, up to and with `/v1`."""
+def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterator[str]:
+    """The address, up to and with `/v1`, of a gateway that can be asked for a release of the assistant.
+
+    Raises `EngineError` with the reason if the gateway does not start or the release on prod does not load.
+    """
     running = f"http://{settings.host}:{settings.port}"
-    if settings.port and _serves(running, settings, assistant):
+    if settings.port and _state(running, settings, assistant):
+        _wait(running, settings, assistant, reference)
         yield f"{running}/v1"
         return
-    _check_release(settings, assistant)
+    _check_release(settings, assistant, reference)
     process = subprocess.Popen(
         [sys.executable, "-m", "llmops_cli.main", "serve", "--port", "0", "--json"],
         stdout=subprocess.PIPE,
@@ -41,7 +47,7 @@ def gateway(settings: Settings, assistant: str) -> Iterator[str]:
         if not line:
             raise EngineError(f"The gateway did not start; see {_log(settings)}")
         url = str(json.loads(line)["url"])
-        _wait(url, settings, assistant, process)
+        _wait(url, settings, assistant, reference, process)
         yield f"{url}/v1"
     finally:
         process.terminate()
@@ -67,10 +73,10 @@ def reports_refusals() -> Iterator[None]:
         raise EngineError(f"The gateway did not answer: {error.message}") from error
 
 
-def _check_release(settings: Settings, assistant: str) -> None:
-    """Say at once what a new gateway would wait for in vain; with the lakehouse away it may have a copy to serve."""
+def _check_release(settings: Settings, assistant: str, reference: str) -> None:
+    """Say at once what a new gateway would look for in vain; with the lakehouse away it may have a copy to serve."""
     with suppress(LakehouseError):
-        Releases(Lakehouse.open(settings), assistant).get("prod")
+        Releases(Lakehouse.open(settings), assistant).get(reference)
 
 
 def _log(settings: Settings) -> Path:
@@ -78,21 +84,32 @@ def _log(settings: Settings) -> Path:
     return settings.home / "logs" / "gateway.log"
 
 
-def _serves(url: str, settings: Settings, assistant: str) -> bool:
-    """Whether a ready gateway of this very home serves the assistant."""
+def _state(url: str, settings: Settings, assistant: str) -> dict[str, Any] | None:
+    """What a gateway says of itself; None unless it runs, is of this very home and knows the assistant."""
     try:
-        state = httpx.get(f"{url}/readyz", timeout=2).json()
+        state: dict[str, Any] = httpx.get(f"{url}/readyz", timeout=2).json()
     except (httpx.HTTPError, ValueError):
-        return False
-    return state.get("home") == str(settings.home) and assistant in state.get("serving", {})
+        return None
+    known = {assistant, f"{assistant}@{PROD}"} & {*state.get("serving", {}), *state.get("behind", {})}
+    return state if known and state.get("home") == str(settings.home) else None
 
 
-def _wait(url: str, settings: Settings, assistant: str, process: "subprocess.Popen[bytes]") -> None:
+def _wait(
+    url: str, settings: Settings, assistant: str, reference: str, started: "subprocess.Popen[bytes] | None" = None
+) -> None:
+    """Return when the release can be asked for: at once for any but prod's, which is loaded when it is asked for."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not _serves(url, settings, assistant):
-        if process.poll() is not None:
-            raise EngineError(f"The gateway ended; see {_log(settings)}")
+    while True:
+        state = _state(url, settings, assistant)
+        if state is None and (started is None or started.poll() is not None):
+            raise EngineError(f"The gateway on {url} ended; see {_log(settings)}")
+        if state and (reference != PROD or assistant in state["serving"]):
+            return
+        behind = state["behind"].get(f"{assistant}@{PROD}", {}) if state else {}
+        if behind.get("state") == "failed":
+            raise EngineError(f"Release {behind['release_id']} on prod does not load: {behind['reason']}")
+        if behind.get("state") == "empty":
+            _check_release(settings, assistant, reference)
         if time.monotonic() > deadline:
-            reasons = httpx.get(f"{url}/readyz", timeout=5).text
-            raise EngineError(f"The gateway is not ready: {reasons}")
+            raise EngineError(f"The gateway on {url} is not ready after {START_TIMEOUT_S:.0f} s: {state}")
         time.sleep(POLL_S)

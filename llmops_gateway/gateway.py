@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -232,18 +233,14 @@ class Gateway:
         return JSONResponse({"status": "ok", "version": code_version()})
 
     async def _readyz(self, _: Request) -> Response:
-        releases, spools = self.releases.problems(), self._spools.problems()
-        serving = {
-            name: self.releases.watch.channels(name).get("prod")
-            for name in self.releases.watch.assistants()
-            if name not in releases
-        }
+        serving, spools = self.releases.serving(), self._spools.problems()
         away = self.releases.watch.away_since
         ready = bool(serving) and not spools
+        known = self.releases.watch.assistants()
         body = {
-            "status": "ready" if ready else "not ready",
+            "status": "ready" if ready else "not ready" if known else "no assistant has a release yet: llmops build",
             "serving": serving,
-            "releases": releases or ({} if serving else {"": "no assistant has a release yet: llmops build"}),
+            "behind": {name: asdict(behind) for name, behind in self.releases.behind().items()},
             "spool": spools,
             "home": str(self._settings.home),
             "lakehouse": f"away since {away.isoformat()}" if away else "ok",

@@ -6,13 +6,15 @@ under way keep the one that they began with.
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 from llmops_core.answering.loaded import LoadedRelease, ModelPool, load_release
 from llmops_core.engines.pool import Endpoint, EnginePool
-from llmops_core.errors import EngineError, NotFoundError
+from llmops_core.errors import EngineError, LlmopsError, NotFoundError, RetryableError
 from llmops_core.release.manifest import manifest_of_bundle
 from llmops_core.settings import Settings
 from llmops_gateway.channel_watch import ChannelWatch
@@ -23,6 +25,8 @@ log = logging.getLogger("llmops.gateway")
 LOADED_ON_DEMAND = 4
 DEFAULT_CHANNEL = "prod"
 WARM_UP_QUESTION = "warm up"
+# A release that does not load is left alone for this long: each try of a local engine takes the cores for seconds.
+RETRY_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,24 @@ class Served:
     channel: str
 
 
+@dataclass(frozen=True)
+class Behind:
+    """What keeps the release on a channel from answering."""
+
+    release_id: str | None
+    state: Literal["empty", "loading", "failed"]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a release did not load, and when it is tried again (`time.monotonic`)."""
+
+    release_id: str
+    reason: str
+    retry_at: float
+
+
 class LoadedReleases:
     """Resolves `model` names to loaded releases."""
 
@@ -44,7 +66,7 @@ class LoadedReleases:
         self._engines = EnginePool(settings)
         self._prod: dict[str, LoadedRelease] = {}
         self._on_demand: OrderedDict[str, LoadedRelease] = OrderedDict()
-        self._problems: dict[str, str] = {}
+        self._failures: dict[str, Failure] = {}
         self._loader = ThreadPoolExecutor(1, "release-loader")
         self._loading: Future[None] | None = None
         self._lock = threading.Lock()
@@ -67,10 +89,34 @@ class LoadedReleases:
             if self._loading is None or self._loading.done():
                 self._loading = self._loader.submit(self._catch_up)
 
-    def problems(self) -> dict[str, str]:
-        """Assistant → why its prod release does not serve; empty when all do."""
-        waiting = {name: "its release is being loaded" for name in self.watch.assistants() if name not in self._prod}
-        return {**waiting, **self._problems}
+    def serving(self) -> dict[str, str]:
+        """Assistant → the release that answers for its prod channel now."""
+        return {
+            assistant: release.release_id
+            for assistant, release in dict(self._prod).items()
+            if self._engines.ready(release.manifest.generator)
+        }
+
+    def behind(self) -> dict[str, Behind]:
+        """`model` name → what keeps the release on this channel from answering; empty when all on prod do.
+
+        An earlier release may answer meanwhile, see `serving`.
+        """
+        serving = self.serving()
+        found: dict[str, Behind] = {}
+        for assistant in self.watch.assistants():
+            release_id = self.watch.channels(assistant).get(DEFAULT_CHANNEL)
+            failure = self._failures.get(assistant)
+            name = f"{assistant}@{DEFAULT_CHANNEL}"
+            if release_id is None:
+                found[name] = Behind(None, "empty", _no_release(assistant))
+            elif serving.get(assistant) == release_id:
+                continue
+            elif failure and failure.release_id == release_id:
+                found[name] = Behind(release_id, "failed", failure.reason)
+            else:
+                found[name] = Behind(release_id, "loading")
+        return found
 
     def models(self) -> list[str]:
         """The names that `model` may have."""
@@ -90,7 +136,8 @@ class LoadedReleases:
     def ready(self, model: str) -> Served | None:
         """The release behind a name if it is loaded; None means `load` has to be called, in a thread.
 
-        Raises `NotFoundError` for an unknown name, `EngineError` while the engine is being started again.
+        Raises `NotFoundError` for an unknown name, `RetryableError` with the reason if its release on prod did not load,
+        `EngineError` while the engine is being started again.
         """
         assistant, channel, release_id = self._resolve(model)
         release = self._prod.get(assistant)
@@ -99,7 +146,10 @@ class LoadedReleases:
                 release = self._on_demand.get(release_id)
                 if release is not None:
                     self._on_demand.move_to_end(release_id)
+        failure = self._failures.get(assistant)
         if release is None:
+            if failure and failure.release_id == release_id and channel == DEFAULT_CHANNEL:
+                raise RetryableError(f"{assistant}: release {release_id} on prod does not load: {failure.reason}")
             return None
         generator = release.manifest.generator
         endpoint = self._engines.ready(generator)
@@ -107,6 +157,7 @@ class LoadedReleases:
             self.refresh()
             raise EngineError(
                 f"The engine of {generator.model} ended and is being started again: retry in some seconds."
+                + (f" The last try failed: {failure.reason}" if failure and failure.release_id == release_id else "")
             )
         return Served(release, endpoint, assistant, channel)
 
@@ -127,9 +178,7 @@ class LoadedReleases:
         if channel in channels:
             return assistant, channel, channels[channel]
         if not wanted:
-            raise NotFoundError(
-                f"{assistant} has no release on prod yet. Promote one: llmops release promote RELEASE prod"
-            )
+            raise NotFoundError(_no_release(assistant))
         return assistant, "pinned", wanted
 
     def _catch_up(self) -> None:
@@ -148,19 +197,23 @@ class LoadedReleases:
         for assistant in self.watch.assistants():
             release_id = self.watch.channels(assistant).get(DEFAULT_CHANNEL)
             if release_id is None:
-                self._problems[assistant] = "no release on prod"
                 continue
             serving = self._prod.get(assistant)
             if serving and serving.release_id == release_id and self._engines.ready(serving.manifest.generator):
                 continue
+            failure = self._failures.get(assistant)
+            if failure and failure.release_id == release_id and time.monotonic() < failure.retry_at:
+                continue
             try:
                 release, _ = self._load(assistant, release_id)
             except Exception as error:  # a release that does not load must not stop the others
-                self._problems[assistant] = f"release {release_id}: {error}"
-                log.error("%s: release %s does not load: %s", assistant, release_id, error)
+                reason = str(error) if isinstance(error, LlmopsError) else repr(error)
+                self._failures[assistant] = Failure(release_id, reason, time.monotonic() + RETRY_S)
+                if failure is None or (failure.release_id, failure.reason) != (release_id, reason):
+                    log.error("%s: release %s does not load: %s", assistant, release_id, reason)
                 continue
             self._prod[assistant] = release
-            self._problems.pop(assistant, None)
+            self._failures.pop(assistant, None)
             log.info("%s serves release %s", assistant, release_id)
 
     def _load(self, assistant: str, reference: str) -> tuple[LoadedRelease, Endpoint]:
@@ -170,3 +223,7 @@ class LoadedReleases:
         endpoint = self._engines.endpoint(manifest.generator)
         release.retrieve(WARM_UP_QUESTION)
         return release, endpoint
+
+
+def _no_release(assistant: str) -> str:
+    return f"{assistant} has no release on prod yet. Promote one: llmops release promote RELEASE prod"

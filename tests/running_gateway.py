@@ -16,6 +16,8 @@ import yaml
 
 from llmops_core.assistant import Assistant, load_assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from llmops_core.traffic.segments import gateways, segments_after
 
@@ -27,7 +29,7 @@ DOCUMENTS = {
     "bikes.md": "# Bikes\n\nA bike chain is oiled every three hundred kilometres.\n",
 }
 QUESTION = "How hot should the water for green tea be?"
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 T = TypeVar("T")
 
@@ -53,6 +55,17 @@ def write_assistant(folder: Path, **description: Any) -> Assistant:
     whole = {"name": NAME, "sources": [{"type": "folder", "path": "docs"}], **description}
     (folder / "assistant.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     return load_assistant(folder)
+
+
+def promote(settings: Settings, **changes: Any) -> str:
+    """Put a release on prod that differs from the one on dev in these sections; its id."""
+    releases, provenance = Releases(Lakehouse.open(settings), NAME), Provenance("test")
+    manifest = releases.get("dev").manifest.model_copy(update=changes)
+    release, _ = releases.create(manifest, author="test", message="", provenance=provenance)
+    releases.channels.move(
+        "prod", release.release_id, action="promote", author="test", reason="test", provenance=provenance
+    )
+    return release.release_id
 
 
 @dataclass
@@ -90,6 +103,10 @@ class Running:
 
         return until(look)
 
+    def state(self) -> dict[str, Any]:
+        """What the gateway says of itself."""
+        return dict(httpx.get(f"{self.url}/readyz").json())
+
     def shipped(self) -> list[dict[str, Any]]:
         """All lines of the log that are in the lakehouse's storage."""
         filesystem, root = Lakehouse.open(self.settings).spool()
@@ -110,15 +127,15 @@ class Running:
 
 
 @contextmanager
-def running_gateway(settings: Settings) -> Iterator[Running]:
-    """`llmops serve` on the home that the environment names, from the moment on that it is ready."""
+def running_gateway(settings: Settings, status: int = 200) -> Iterator[Running]:
+    """`llmops serve` on the home that the environment names, from the moment on that /readyz has this status."""
     command = [sys.executable, "-m", "llmops_cli.main", "serve", "--port", "0", "--json"]
     with (settings.home / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
     try:
         assert process.stdout
         url = str(json.loads(process.stdout.readline())["url"])
-        until(lambda: _ready(url))
+        until(lambda: _has_status(url, status))
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=WAIT_S) as client:
             yield Running(url, settings, client)
     finally:
@@ -128,8 +145,8 @@ def running_gateway(settings: Settings) -> Iterator[Running]:
         process.stdout.close()
 
 
-def _ready(url: str) -> bool | None:
+def _has_status(url: str, status: int) -> bool | None:
     try:
-        return True if httpx.get(f"{url}/readyz").status_code == 200 else None
+        return True if httpx.get(f"{url}/readyz").status_code == status else None
     except httpx.TransportError:
         return None
