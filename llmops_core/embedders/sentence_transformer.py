@@ -15,7 +15,7 @@ from llmops_core.models.quiet import quiet_libraries
 from llmops_core.models.tokens import valid_unicode
 
 # On two cores small batches win by 10–30%: texts of one length meet, so less padding is computed. A GPU wants them large.
-_BATCH_CPU, _BATCH_GPU = 8, 64
+BATCH_CPU, BATCH_GPU = 8, 64
 
 
 class SentenceTransformerEmbedder:
@@ -54,7 +54,7 @@ class SentenceTransformerEmbedder:
             raise ModelError(f"{folder} holds a model that makes no vectors of a fixed length")
         self.model, self.revision, self.dimension = model, revision, int(dimension)
         self.max_tokens = int(own_max_tokens or 512)
-        self._batch = _BATCH_CPU if device == "cpu" else _BATCH_GPU
+        self._batch = BATCH_CPU if device == "cpu" else BATCH_GPU
         self._query_prefix, self._document_prefix = query_prefix, document_prefix
         self._lock = threading.Lock()
 

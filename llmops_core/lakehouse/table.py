@@ -101,36 +101,24 @@ class LakeTable:
         """Read all rows, with the columns of the spec alone."""
         return self.scan(snapshot_id).select(self.spec.frame_schema.names()).collect()
 
-    def append(self, frame: pl.DataFrame, provenance: Provenance, marks: Mapping[str, str] | None = None) -> int | None:
-        """Append rows and return the snapshot; with `marks`, set table properties in the same transaction.
-
-        An empty frame without marks writes nothing and returns the current snapshot.
-        """
+    def append(self, frame: pl.DataFrame, provenance: Provenance) -> int | None:
+        """Append rows and return the snapshot; an empty frame writes nothing and returns the current one."""
         table = self.load()
-        if frame.is_empty() and not marks:
-            return data_snapshot_id(table)
-        with self._mapped_errors(), LakeTransaction(table) as transaction:
-            if not frame.is_empty():
-                transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
-            if marks:
-                transaction.set_properties(dict(marks))
-        if self.spec.past == "rows":
-            bound_history(table)
-        return data_snapshot_id(table)
+        return data_snapshot_id(table) if frame.is_empty() else self._append(table, frame, provenance, {})
 
-    def append_after(self, frame: pl.DataFrame, provenance: Provenance, expected_snapshot: int | None) -> int:
+    def append_after(
+        self,
+        frame: pl.DataFrame,
+        provenance: Provenance,
+        expected_snapshot: int | None,
+        marks: Mapping[str, str] | None = None,
+    ) -> int | None:
         """Append only if the table is still at `expected_snapshot`; else `ConflictError` and nothing is written.
 
-        This is a compare-and-set only on tables of the spec `COMPARE_AND_SET`, whose commits are not retried.
+        `marks` are table properties, set by the same commit. This is a compare-and-set only on tables of the spec
+        `COMPARE_AND_SET`, whose commits are not retried.
         """
-        table = self._at(expected_snapshot)
-        with self._mapped_errors(), LakeTransaction(table) as transaction:
-            transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
-        written = data_snapshot_id(table)
-        assert written is not None
-        if self.spec.past == "rows":
-            bound_history(table)
-        return written
+        return self._append(self._at(expected_snapshot), frame, provenance, marks or {})
 
     def append_decided(
         self, decide: Callable[[pl.DataFrame], tuple[R, Mapping[str, Any] | None]], provenance: Provenance
@@ -208,6 +196,21 @@ class LakeTable:
         """The snapshot that was current at a moment (Unix milliseconds); None before the first."""
         snapshot = self.load().snapshot_as_of_timestamp(time_ms)
         return snapshot.snapshot_id if snapshot else None
+
+    def _append(
+        self, table: IcebergTable, frame: pl.DataFrame, provenance: Provenance, marks: Mapping[str, str]
+    ) -> int | None:
+        transaction = LakeTransaction(table)
+        if marks:
+            transaction.require_current_snapshot()
+            transaction.set_properties(dict(marks))
+        with self._mapped_errors(), transaction:
+            if not frame.is_empty():
+                transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
+        written = data_snapshot_id(table)
+        if self.spec.past == "rows":
+            bound_history(table)
+        return written
 
     def _at(self, expected_snapshot: int | None) -> IcebergTable:
         """Load the table if its rows are still those of a snapshot; raises `ConflictError`."""

@@ -6,6 +6,8 @@ append, and 80 ms when each state is copied once.
 
 from pyiceberg.table import Transaction
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.update import AssertRefSnapshotId
 
 
 class LakeTransaction(Transaction):
@@ -22,3 +24,8 @@ class LakeTransaction(Transaction):
             self._made = super().table_metadata
             self._made_of = (self._table.metadata, self._updates)
         return self._made
+
+    def require_current_snapshot(self) -> None:
+        """Have the commit fail if rows were written meanwhile; PyIceberg asks for that only when it writes rows itself."""
+        current = self._table.metadata.current_snapshot_id
+        self._stage((), (AssertRefSnapshotId(snapshot_id=current, ref=MAIN_BRANCH),))

@@ -51,13 +51,15 @@ def ingest(
     for gateway_id in gateways(fs, root, assistant):
         conflicts = 0
         while True:
+            # Before the mark: whoever commits between the two makes this commit fail, so that no segment comes twice.
+            before = table.snapshot_id()
             last = int(table.property(mark_name(gateway_id)) or 0)
             batch = list(islice(segments_after(fs, root, assistant, gateway_id, last), SEGMENTS_PER_COMMIT))
             if not batch:
                 break
             frame = FRAMES[kind](line for segment in batch for line in segment.rows if line["kind"] == kind)
             try:
-                table.append(frame, provenance, marks={mark_name(gateway_id): str(batch[-1].number)})
+                table.append_after(frame, provenance, before, {mark_name(gateway_id): str(batch[-1].number)})
             except ConflictError:
                 conflicts += 1
                 if conflicts == ATTEMPTS:

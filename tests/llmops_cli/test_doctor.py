@@ -196,7 +196,7 @@ def test_old_segments_that_iceberg_has_are_no_warning(segment: Path) -> None:
         assert examined()[1]["spool"][0] == "warn"
         table = lakehouse.table("notes", f"traffic_{noun}")
         empty = pl.DataFrame(schema=table.spec.frame_schema)
-        table.append(empty, Provenance("test"), marks={mark_name(segment.parent.name): "1"})
+        table.append_after(empty, Provenance("test"), None, {mark_name(segment.parent.name): "1"})
     assert examined()[1]["spool"] == ("ok", "every logged request is in Iceberg")
 
 

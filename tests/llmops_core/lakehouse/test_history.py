@@ -50,7 +50,7 @@ def test_a_log_table_forgets_its_snapshots_as_it_is_written_and_no_row(
 ) -> None:
     monkeypatch.setattr(history, "NAMED_MS", 0)
     for number in range(60):
-        table.append(feedback(table, number), RUN, marks={"spool.g": str(number)})
+        table.append_after(feedback(table, number), RUN, table.snapshot_id(), {"spool.g": str(number)})
     assert len(table.load().metadata.snapshots) <= history.MOST_SNAPSHOTS + 1
     assert sorted(map(int, table.read()["feedback_id"])) == list(range(60))
     assert table.property("spool.g") == "59"

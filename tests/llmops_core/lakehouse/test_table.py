@@ -31,6 +31,11 @@ def documents(*ids: str, text: str = "t") -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
+def prompt() -> pl.DataFrame:
+    row = {"name": "p", "version": 1, "hash": "h", "text": "t", "author": "a", "message": "m"}
+    return pl.DataFrame([{**row, "created_at": datetime.now(UTC)}])
+
+
 @pytest.fixture
 def table(lakehouse: Lakehouse) -> LakeTable:
     return lakehouse.table("helper", "corpus_documents")
@@ -104,19 +109,32 @@ def test_a_column_that_an_old_table_lacks_is_added(lakehouse: Lakehouse, table: 
 
 
 def test_rows_and_marks_are_one_commit(lakehouse: Lakehouse) -> None:
-    table = lakehouse.table("helper", "release_events")
-    table.append(table.read(), RUN, marks={"spool.g1": "4"})
-    assert table.property("spool.g1") == "4"
+    table = lakehouse.table("helper", "prompts_versions")
+    first = table.append_after(prompt(), RUN, None, {"spool.g1": "4"})
+    assert (table.property("spool.g1"), table.read().height) == ("4", 1)
+    with pytest.raises(ConflictError):
+        table.append_after(prompt(), RUN, None, {"spool.g1": "5"})
+    assert (table.property("spool.g1"), table.snapshot_id()) == ("4", first)
+
+
+def test_a_mark_without_rows_is_not_set_on_rows_that_came_meanwhile(
+    lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = lakehouse.table("helper", "prompts_versions")
+    loaded = table.load()
+    table.append(prompt(), RUN)
+    monkeypatch.setattr(table, "load", lambda: loaded)
+    with pytest.raises(ConflictError):
+        table.append_after(prompt().head(0), RUN, None, {"spool.g1": "4"})
+    assert lakehouse.table("helper", "prompts_versions").property("spool.g1") is None
 
 
 def test_of_many_movers_of_one_snapshot_one_wins(lakehouse: Lakehouse) -> None:
     table = lakehouse.table("helper", "prompts_versions")
-    row = {"name": "p", "version": 1, "hash": "h", "text": "t", "author": "a", "message": "m"}
-    frame = pl.DataFrame([{**row, "created_at": datetime.now(UTC)}])
 
     def move(_: int) -> bool:
         try:
-            lakehouse.table("helper", "prompts_versions").append_after(frame, RUN, None)
+            lakehouse.table("helper", "prompts_versions").append_after(prompt(), RUN, None)
         except ConflictError:
             return False
         return True

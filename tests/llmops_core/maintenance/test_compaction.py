@@ -23,7 +23,8 @@ def table(lakehouse: Lakehouse, feedback: Feedback) -> LakeTable:
     """`MANY` files of one row each, and a mark."""
     table = lakehouse.table("helper", "traffic_feedback")
     for number in range(MANY):
-        table.append(feedback(lakehouse, str(number), at=datetime.now(UTC)), RUN, marks={"spool.g": str(number)})
+        frame = feedback(lakehouse, str(number), at=datetime.now(UTC))
+        table.append_after(frame, RUN, table.snapshot_id(), {"spool.g": str(number)})
     return table
 
 
@@ -98,7 +99,8 @@ def test_a_row_that_comes_while_files_are_rewritten_is_kept(
 ) -> None:
     loaded = table.load()
     (group,) = groups(loaded)
-    table.append(feedback(lakehouse, "meanwhile", at=datetime.now(UTC)), RUN, marks={"spool.g": "99"})
+    frame = feedback(lakehouse, "meanwhile", at=datetime.now(UTC))
+    table.append_after(frame, RUN, table.snapshot_id(), {"spool.g": "99"})
     rewrite(loaded, group, RUN.properties())
     assert sorted(table.read()["feedback_id"]) == sorted([*map(str, range(MANY)), "meanwhile"])
     assert table.property("spool.g") == "99"
@@ -128,7 +130,7 @@ def test_writers_and_compaction_at_once_lose_no_row_and_double_none(
                 frame = feedback(lakehouse, f"w{number}", at=datetime.now(UTC))
                 while True:
                     try:
-                        table.append(frame, RUN, marks={"spool.w": str(number)})
+                        table.append_after(frame, RUN, table.snapshot_id(), {"spool.w": str(number)})
                         break
                     except ConflictError:
                         continue

@@ -96,7 +96,7 @@ class Home:
         for name in ("traffic_requests", "traffic_feedback"):
             table = self.lakehouse.table(NAME, name)
             nothing = pl.DataFrame(schema=table.spec.frame_schema)
-            table.append(nothing, RUN, marks={mark_name("gone"): str(taken)})
+            table.append_after(nothing, RUN, table.snapshot_id(), {mark_name("gone"): str(taken)})
 
     def log(self, manifest: Manifest, request_id: str, days: float) -> None:
         """Put a request on this release into the log, so many days after the beginning."""

@@ -77,7 +77,8 @@ def table(lakehouse: Lakehouse, feedback: Feedback, later: Later) -> LakeTable:
     """Rows of today and of a month later, a file each, and a mark."""
     table = lakehouse.table("helper", "traffic_feedback")
     for number in range(20):
-        table.append(feedback(lakehouse, f"old{number}", at=later(0)), RUN, marks={mark_name("g"): str(number)})
+        frame = feedback(lakehouse, f"old{number}", at=later(0))
+        table.append_after(frame, RUN, table.snapshot_id(), {mark_name("g"): str(number)})
     table.append(feedback(lakehouse, "new", "newer", at=later(42)), RUN)
     return table
 
@@ -230,7 +231,7 @@ def test_rows_that_are_written_during_maintenance_are_all_there(
                 frame = feedback(lakehouse, f"w{number}", at=later(60))
                 while True:
                     try:
-                        table.append(frame, RUN, marks={mark_name("w"): str(number)})
+                        table.append_after(frame, RUN, table.snapshot_id(), {mark_name("w"): str(number)})
                         break
                     except ConflictError:
                         continue
