@@ -23,6 +23,9 @@ PROJECT = Path(__file__).parents[2]
 
 
 def test_embedding_through_the_pipeline_beside_encode(tmp_path: Path, models: Path, report: Report) -> None:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
     home = tmp_path / "home"
     home.mkdir()
     (home / "models").symlink_to(models)
