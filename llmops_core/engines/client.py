@@ -15,6 +15,7 @@ import aiohttp
 
 from llmops_core.engines.chat import Completion, Delta, GenerationParams, Message, Usage
 from llmops_core.errors import ContextOverflowError, EngineError, InvalidRequestError, LlmopsError
+from llmops_core.models.tokens import valid_unicode
 
 CONNECT_TIMEOUT_S = 5.0
 # A long prompt on a slow machine takes minutes before its first token.
@@ -116,14 +117,15 @@ async def _read_to_the_end(content: aiohttp.StreamReader) -> None:
 def _delta(url: str, data: str) -> Delta:
     try:
         value = json.loads(data)
-        if "error" in value:
+        if value.get("error"):
             raise EngineError(f"The engine at {url} failed: {str(value['error'])[:SHOWN_OF_AN_ERROR]}")
         usage = value.get("usage")
         choice: dict[str, Any] = value["choices"][0] if value.get("choices") else {}
         return Delta(
-            (choice.get("delta") or {}).get("content") or "",
+            # Some servers cut a pair of surrogates in two; halves can neither be sent on nor logged.
+            valid_unicode((choice.get("delta") or {}).get("content") or ""),
             choice.get("finish_reason"),
-            Usage(usage["prompt_tokens"], usage["completion_tokens"]) if usage else None,
+            Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"])) if usage else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise EngineError(f"The engine at {url} sent what is no chat chunk: {data[:SHOWN_OF_AN_ERROR]}") from error

@@ -197,6 +197,8 @@ def test_a_connection_that_breaks_inside_a_chunk_is_an_engine_error() -> None:
         b'data: {"choices": 7}\n\n',
         b'data: {"choices": [], "usage": {}, "x": 1}\n\ndata: {"choices": [], "usage": {"prompt_tokens": 1}}\n\n',
         b"data: \xff\xfe\n\n",
+        b'data: {"choices": [{"delta": {"content": 7}}]}\n\n',
+        b'data: {"choices": [], "usage": {"prompt_tokens": null, "completion_tokens": 1}}\n\n',
     ],
 )
 def test_a_chunk_that_is_none_is_an_engine_error_that_shows_it(frame: bytes) -> None:
@@ -209,6 +211,15 @@ def test_an_error_inside_the_stream_is_an_engine_error_with_its_message() -> Non
     error = _error(STREAM, _chunk("a"), b'data: {"error": {"message": "out of memory"}}\n\n')
     assert isinstance(error, EngineError)
     assert "out of memory" in str(error)
+
+
+def test_an_error_that_is_none_is_no_error() -> None:
+    assert _complete(STREAM, _chunk("a", "stop").replace(b'{"choices"', b'{"error": null, "choices"')).text == "a"
+
+
+def test_half_a_character_is_replaced() -> None:
+    halves = [b'data: {"choices": [{"delta": {"content": "\\ud83d"}}]}\n\n', _chunk("!", "stop")]
+    assert _complete(STREAM, *halves, DONE).text == "\ufffd!"
 
 
 def test_an_answer_that_is_no_stream_is_an_engine_error() -> None:
