@@ -88,14 +88,20 @@ class LakeTable:
         Raises `NotFoundError` when the snapshot is no longer retained.
         """
         table = self.load()
+        columns = {**self.spec.frame_schema, **{name: kind for name, (kind, _) in WRITE_COLUMNS.items()}}
         if table.current_snapshot() is None:
-            return pl.LazyFrame(schema={**self.spec.frame_schema, **{n: k for n, (k, _) in WRITE_COLUMNS.items()}})
+            return pl.LazyFrame(schema=columns)
         if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
             raise NotFoundError(
                 f"{self.identifier}: snapshot {snapshot_id} is no longer retained (see retention in assistant.yaml)."
                 " Build again to read the newest."
             )
-        return pl.scan_iceberg(table, snapshot_id=snapshot_id)
+        frame = pl.scan_iceberg(table, snapshot_id=snapshot_id)
+        # A snapshot has the columns of its time; those that came since are null in it, as they are at the newest.
+        present = frame.collect_schema()
+        return frame.with_columns(
+            pl.lit(None, kind).alias(name) for name, kind in columns.items() if name not in present
+        )
 
     def read(self, snapshot_id: int | None = None) -> pl.DataFrame:
         """Read all rows, with the columns of the spec alone."""

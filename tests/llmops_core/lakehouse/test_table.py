@@ -1,5 +1,6 @@
 """Reads at snapshots, writes with provenance, compare-and-set."""
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ import polars as pl
 import pytest
 
 from llmops_core.errors import ConflictError, NotFoundError
+from llmops_core.lakehouse import lakehouse as module
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import LakeTable, Provenance
 from llmops_core.version import code_version
@@ -104,8 +106,22 @@ def test_a_column_that_an_old_table_lacks_is_added(lakehouse: Lakehouse, table: 
     table.append(documents("a"), RUN)
     with table.load().update_schema(allow_incompatible_changes=True) as update:
         update.delete_column("uri")
-    assert lakehouse.prepare("helper") == ["corpus_documents: column uri added"]
+    assert lakehouse.prepare("helper") == ["helper.corpus_documents: column uri"]
     assert table.read()["uri"].to_list() == [None]
+
+
+def test_a_snapshot_from_before_a_column_was_added_reads_with_nulls_in_it(
+    lakehouse: Lakehouse, table: LakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = table.append(documents("a"), RUN)
+    columns = {**table.spec.columns, "language": (pl.String, "Language")}
+    newer = dataclasses.replace(table.spec, columns=columns)
+    monkeypatch.setattr(module, "TABLES", {newer.name: newer})
+    lakehouse.prepare("helper")
+    upgraded = lakehouse.table("helper", "corpus_documents")
+    upgraded.append(documents("b").with_columns(language=pl.lit("en")), RUN)
+    assert upgraded.read(first).select("document_id", "language").rows() == [("a", None)]
+    assert sorted(upgraded.read().select("document_id", "language").rows()) == [("a", None), ("b", "en")]
 
 
 def test_rows_and_marks_are_one_commit(lakehouse: Lakehouse) -> None:
