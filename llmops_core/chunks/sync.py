@@ -1,6 +1,7 @@
 """Brings the chunk table to a snapshot of the documents: the work behind `corpus/chunks`."""
 
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import polars as pl
 
@@ -14,6 +15,10 @@ from llmops_core.lakehouse.table import Provenance
 from llmops_core.models.store import model_folder
 from llmops_core.models.tokens import load_tokens
 from llmops_core.settings import Settings
+
+# What is held in memory: documents that are read, and chunks before they are written, as a file each.
+DOCUMENTS_AT_ONCE = 256
+CHUNKS_PER_FILE = 16_384
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,28 @@ def sync_chunks(
     documents = lakehouse.table(assistant.name, "corpus_documents").scan(documents_snapshot)
     table = lakehouse.table(assistant.name, "corpus_chunks")
     before = table.snapshot_id()
-    cut = table.scan(before).select("document_id", "document_hash", "cutting").unique()
-    key = ["document_id", "document_hash"]
-    stale = documents.join(cut.filter(pl.col("cutting") == cutting), on=key, how="anti").collect()
-    gone = cut.join(documents, on=key, how="anti").select("document_id").collect()["document_id"]
+    identity = ["document_id", "document_hash", "cutting"]
+    wanted = documents.select("document_id", "document_hash", cutting=pl.lit(cutting))
+    cut = table.scan(before).select(identity).unique()
+    stale = wanted.join(cut, on=identity, how="anti").select("document_id").collect(engine="streaming")
+    gone = cut.join(wanted, on=identity, how="anti").select("document_id").collect(engine="streaming")
     if not stale.is_empty() or not gone.is_empty():
         tokens = load_tokens(folder)
-        chunks = [
+        to_cut = documents.join(stale.lazy(), on="document_id", how="semi", maintain_order="left")
+        chunks = (
             chunk
-            for row in stale.iter_rows(named=True)
+            for rows in to_cut.collect_batches(chunk_size=DOCUMENTS_AT_ONCE, lazy=True)
+            for row in rows.iter_rows(named=True)
             for chunk in chunk_document(_document(row), tokens, section.size, section.overlap)
-        ]
-        frame = pl.DataFrame([_row(chunk, cutting) for chunk in chunks], schema=table.spec.frame_schema)
-        table.replace("document_id", {*stale["document_id"], *gone}, frame, provenance, before)
-    present = table.scan().select(pl.len().alias("chunks"), pl.median("tokens").alias("median")).collect()
+        )
+        frames = (
+            pl.DataFrame([_row(chunk, cutting) for chunk in some], schema=table.spec.frame_schema)
+            for some in iter(lambda: list(islice(chunks, CHUNKS_PER_FILE)), [])
+        )
+        table.replace("document_id", gone["document_id"].to_list(), frames, provenance, before)
+    present = (
+        table.scan().select(pl.len().alias("chunks"), pl.median("tokens").alias("median")).collect(engine="streaming")
+    )
     return ChunksSync(int(present["chunks"][0]), stale.height, float(present["median"][0] or 0), table.snapshot_id())
 
 

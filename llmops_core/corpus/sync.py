@@ -1,6 +1,6 @@
 """Brings the document tables to what the sources hold now: the work behind `corpus/documents` and `corpus/rejected`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +16,9 @@ from llmops_core.lakehouse.table import LakeTable, Provenance
 # What makes a stored row stale; the hash covers title and text.
 COMPARED = ("document_hash", "uri", "media_type", "source")
 REJECTED_SHOWN = 20
-# Rows are put into columns so often: a row of Python objects takes several times the memory.
-ROWS_AT_ONCE = 10_000
+# What is held in memory before it is written, as a file each: about 100 MB with all copies on the way.
+ROWS_PER_FILE = 10_000
+CHARACTERS_PER_FILE = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -53,47 +54,82 @@ def sync_corpus(
     """
     documents = lakehouse.table(assistant.name, "corpus_documents")
     before = documents.snapshot_id()
-    stored = {row[0]: row[1:] for row in documents.scan(before).select("document_id", *COMPARED).collect().iter_rows()}
     sources = sources_of(assistant)
     # Taken before reading: a file that changes while it is read makes the next look see a change again.
     seen_fingerprint = fingerprint(sources, "content")
     now = datetime.now(UTC)
-    found: set[str] = set()
-    changed: set[str] = set()
-    frame = pl.DataFrame(schema=documents.spec.frame_schema)
-    fresh: list[dict[str, Any]] = []
-    rejected: list[Rejected] = []
-    for item in read_all(sources):
-        if isinstance(item, Rejected):
-            rejected.append(item)
-            continue
-        found.add(item.document_id)
-        row = _row(item, now)
-        if stored.get(item.document_id) != tuple(row[column] for column in COMPARED):
-            fresh.append(row)
-            if item.document_id in stored:
-                changed.add(item.document_id)
-        if len(fresh) == ROWS_AT_ONCE:
-            frame.extend(pl.DataFrame(fresh, schema=frame.schema))
-            fresh.clear()
-    frame.extend(pl.DataFrame(fresh, schema=frame.schema))
-    if not found:
-        raise empty_corpus(sources, rejected)
-    deleted = stored.keys() - found
-    new = frame.height - len(changed)
-    log(f"{len(found)} documents: {new} new, {len(changed)} changed, {len(deleted)} deleted")
+    found = _Found(documents, before, now)
+    outdated: set[str] = set()
+
+    def fresh() -> Iterator[pl.DataFrame]:
+        yield from found.fresh(read_all(sources))
+        if not found.ids:
+            raise empty_corpus(sources, found.rejected)
+        log(
+            f"{len(found.ids)} documents: {found.new} new, {len(found.changed)} changed, {len(found.deleted())} deleted"
+        )
+        outdated.update(found.changed, found.deleted())
+
+    snapshot = documents.replace("document_id", outdated, fresh(), provenance, before)
+    rejected = lakehouse.table(assistant.name, "corpus_rejected")
     return CorpusSync(
-        documents=len(found),
-        new=new,
-        changed=len(changed),
-        deleted=len(deleted),
-        rejected=tuple(rejected),
-        documents_snapshot=documents.replace("document_id", changed | deleted, frame, provenance, before),
-        rejected_snapshot=_write_rejected(
-            lakehouse.table(assistant.name, "corpus_rejected"), rejected, now, provenance
-        ),
+        documents=len(found.ids),
+        new=found.new,
+        changed=len(found.changed),
+        deleted=len(found.deleted()),
+        rejected=tuple(found.rejected),
+        documents_snapshot=snapshot,
+        rejected_snapshot=_write_rejected(rejected, found.rejected, now, provenance),
         fingerprint=seen_fingerprint,
     )
+
+
+class _Found:
+    """Compares the documents that the sources hold with the stored ones."""
+
+    def __init__(self, documents: LakeTable, snapshot: int | None, now: datetime) -> None:
+        self._schema = documents.spec.frame_schema
+        self._now = now
+        rows = documents.scan(snapshot).select("document_id", *COMPARED).collect(engine="streaming")
+        self._stored = {row[0]: row[1:] for row in rows.iter_rows()}
+        self.ids: set[str] = set()
+        self.changed: set[str] = set()
+        self.new = 0
+        self.rejected: list[Rejected] = []
+
+    def fresh(self, items: Iterable[Document | Rejected]) -> Iterator[pl.DataFrame]:
+        """Rows of the documents that are new or changed, some at a time; keeps account of all."""
+        rows: list[dict[str, Any]] = []
+        characters = 0
+        for item in items:
+            if isinstance(item, Rejected):
+                self.rejected.append(item)
+                continue
+            row = _row(item, self._now)
+            if self._note(row):
+                rows.append(row)
+                characters += len(item.text)
+            if len(rows) == ROWS_PER_FILE or characters >= CHARACTERS_PER_FILE:
+                yield pl.DataFrame(rows, schema=self._schema)
+                rows, characters = [], 0
+        yield pl.DataFrame(rows, schema=self._schema)
+
+    def deleted(self) -> set[str]:
+        """Stored documents that did not come."""
+        return self._stored.keys() - self.ids
+
+    def _note(self, row: dict[str, Any]) -> bool:
+        """Whether a document has to be written."""
+        document_id = row["document_id"]
+        self.ids.add(document_id)
+        stored = self._stored.get(document_id)
+        if stored == tuple(row[column] for column in COMPARED):
+            return False
+        if stored is None:
+            self.new += 1
+        else:
+            self.changed.add(document_id)
+        return True
 
 
 def _cell(text: str) -> str:

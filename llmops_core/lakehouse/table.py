@@ -7,7 +7,7 @@ snapshot's properties. Concurrency: appends commute and are retried by PyIceberg
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from pyiceberg.catalog import Catalog
+    from pyiceberg.manifest import DataFile
 
 # Without this, polars warns at each scan that its own (separate, young) planner is not installed.
 os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
@@ -150,28 +151,35 @@ class LakeTable:
     def replace(
         self,
         column: str,
-        values: Iterable[str],
-        frame: pl.DataFrame,
+        values: Collection[str],
+        frames: Iterable[pl.DataFrame],
         provenance: Provenance,
         expected_snapshot: int | None,
     ) -> int | None:
-        """Delete the rows whose `column` is one of `values` and append `frame`, in one commit; nothing of both: no commit.
+        """Delete the rows whose `column` is one of `values` and append `frames`, in one commit; nothing of both: no commit.
 
-        What goes and what comes was worked out from `expected_snapshot`: if the table has moved on, `ConflictError`. Only on
-        tables of the spec `COMPARE_AND_SET`.
+        Frames go into a file each as they come and are never held together; `values` is read after the last of them, so
+        whoever makes the frames may still add to it. What goes and what comes was worked out from `expected_snapshot`: if
+        the table has moved on, `ConflictError`. Only on tables of the spec `COMPARE_AND_SET`.
         """
-        gone = sorted(set(values))
-        if not gone and frame.is_empty():
-            return self.snapshot_id()
         table = self._at(expected_snapshot)
+        properties = provenance.properties()
+        files: list[DataFile] = []
+        for frame in frames:
+            if not frame.is_empty():
+                with self._mapped_errors():
+                    files.extend(self._data_files(table, frame, provenance))
+        gone = sorted(set(values))
+        if not gone and not files:
+            return expected_snapshot
         with self._mapped_errors(), LakeTransaction(table) as transaction:
             for start in range(0, len(gone), IDS_PER_FILTER):
-                transaction.delete(
-                    In(term=Reference(column), literals=set(gone[start : start + IDS_PER_FILTER])),
-                    snapshot_properties=provenance.properties(),
-                )
-            if not frame.is_empty():
-                transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
+                literals = set(gone[start : start + IDS_PER_FILTER])
+                transaction.delete(In(term=Reference(column), literals=literals), snapshot_properties=properties)
+            if files:
+                with transaction.update_snapshot(snapshot_properties=properties).merge_append() as append:
+                    for file in files:
+                        append.append_data_file(file)
         return data_snapshot_id(table)
 
     def delete(self, where: BooleanExpression, provenance: Provenance) -> int | None:
@@ -224,6 +232,12 @@ class LakeTable:
         if data_snapshot_id(table) != expected_snapshot:
             raise ConflictError(f"{self.identifier} was changed by somebody else: reload, compare, try again.")
         return table
+
+    def _data_files(self, table: IcebergTable, frame: pl.DataFrame, provenance: Provenance) -> "Iterable[DataFile]":
+        """Write a frame beside the table; a commit has to make its files part of it."""
+        from pyiceberg.io.pyarrow import _dataframe_to_data_files
+
+        return _dataframe_to_data_files(table.metadata, self._arrow(frame, provenance), table.io)
 
     def _arrow(self, frame: pl.DataFrame, provenance: Provenance) -> "pa.Table":
         """Bring a frame to the table's exact Arrow schema, write columns added."""

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import polars as pl
-
 from llmops_core.assistant import Assistant
 from llmops_core.errors import IndexCorruptError
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -82,7 +80,7 @@ def apply_index_versions(lakehouse: Lakehouse, assistant: Assistant, plan: Index
     versions = {version for _, version in plan.due}
     before = table.snapshot_id()
     if versions & set(table.read(before)["index_version"]):
-        table.replace("index_version", versions, pl.DataFrame(schema=table.spec.frame_schema), provenance, before)
+        table.replace("index_version", versions, [], provenance, before)
     for revision in table_names(plan.uri):
         index = VectorIndex(plan.uri, revision)
         if revision in plan.tables:

@@ -7,10 +7,13 @@ import polars as pl
 import pytest
 
 from llmops_core.assistant import Assistant, load_assistant
+from llmops_core.chunks import sync as sync_module
 from llmops_core.chunks.sync import ChunksSync, sync_chunks
+from llmops_core.errors import ConflictError
 from llmops_core.ids import content_hash
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
+from llmops_core.models.tokens import load_tokens
 from llmops_core.quality import chunks_suite, validate
 from llmops_core.settings import Settings
 
@@ -49,7 +52,7 @@ def write(lakehouse: Lakehouse, **texts: str | None) -> None:
     ]
     table = lakehouse.table("helper", "corpus_documents")
     frame = pl.DataFrame(rows, schema=table.spec.frame_schema)
-    table.replace("document_id", set(texts), frame, Provenance("write"), table.snapshot_id())
+    table.replace("document_id", set(texts), [frame], Provenance("write"), table.snapshot_id())
 
 
 def sync(lakehouse: Lakehouse, settings: Settings, folder: Path, size: int = 64) -> ChunksSync:
@@ -96,3 +99,38 @@ def test_another_size_cuts_everything_anew(lakehouse: Lakehouse, settings: Setti
     assert large.documents_cut == 2
     assert large.chunks < small.chunks
     assert large.tokens_median <= 128
+
+
+def test_chunks_are_written_some_at_a_time_in_one_commit_without_loss(
+    lakehouse: Lakehouse, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {f"d{n}": f"# Part {n}\n\n" + "one " * 150 for n in range(7)}
+    write(lakehouse, **texts)
+    sync(lakehouse, settings, tmp_path, size=64)
+    monkeypatch.setattr(sync_module, "CHUNKS_PER_FILE", 4)
+    monkeypatch.setattr(sync_module, "DOCUMENTS_AT_ONCE", 2)
+    table = lakehouse.table("helper", "corpus_chunks")
+    before = len(table.load().metadata.snapshots)
+    done = sync(lakehouse, settings, tmp_path, size=32)
+    ids = chunks(lakehouse)
+    assert (done.documents_cut, ids.keys()) == (7, texts.keys())
+    assert done.chunks == sum(map(len, ids.values())) > 28
+    files = table.load().inspect.files()
+    assert files.num_rows == -(-done.chunks // 4)
+    # One deletes the old chunks, one brings all of the new ones.
+    assert len(table.load().metadata.snapshots) == before + 2
+
+
+def test_cutting_that_another_overtakes_writes_nothing_twice(
+    lakehouse: Lakehouse, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(lakehouse, a="one", b="two")
+    monkeypatch.setattr(sync_module, "load_tokens", lambda folder: (sync_fast(), load_tokens(folder))[1])
+
+    def sync_fast() -> None:
+        monkeypatch.undo()
+        sync(lakehouse, settings, tmp_path)
+
+    with pytest.raises(ConflictError):
+        sync(lakehouse, settings, tmp_path)
+    assert lakehouse.table("helper", "corpus_chunks").read().height == 2

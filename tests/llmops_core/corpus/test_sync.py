@@ -94,11 +94,15 @@ def test_names_of_rejected_files_do_not_break_the_table_that_is_shown(
     assert row.startswith("| folder:docs | docs/a \\| b .md | not UTF-8")
 
 
-def test_documents_are_gathered_in_batches_without_loss(
-    lakehouse: Lakehouse, assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limit", ["ROWS_PER_FILE", "CHARACTERS_PER_FILE"])
+def test_documents_are_written_some_at_a_time_in_one_commit_without_loss(
+    lakehouse: Lakehouse, assistant: Assistant, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(sync_module, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(sync_module, limit, 2)
     assert sync(lakehouse, assistant).new == 3
+    table = lakehouse.table("helper", "corpus_documents").load()
+    assert len(table.metadata.snapshots) == 1
+    assert table.inspect.files().num_rows == (2 if limit == "ROWS_PER_FILE" else 3)
     for name in "abcde":
         (assistant.folder / "docs" / f"{name}.md").write_text("other", encoding="utf-8")
     done = sync(lakehouse, assistant)

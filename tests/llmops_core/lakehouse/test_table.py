@@ -49,7 +49,7 @@ def ids(table: LakeTable, snapshot: int | None = None) -> list[str]:
 
 def test_an_older_snapshot_reads_as_it_was(table: LakeTable) -> None:
     first = table.append(documents("a", "b"), RUN)
-    second = table.replace("document_id", ["a"], documents("c"), RUN, first)
+    second = table.replace("document_id", ["a"], [documents("c")], RUN, first)
     assert (ids(table, first), ids(table, second), ids(table)) == (["a", "b"], ["b", "c"], ["b", "c"])
 
 
@@ -58,7 +58,7 @@ def test_what_was_worked_out_from_an_older_state_is_not_written(table: LakeTable
     first = table.append(documents("a"), RUN)
     table.append(documents("b"), RUN)
     with pytest.raises(ConflictError):
-        table.replace("document_id", gone, documents("c"), RUN, first)
+        table.replace("document_id", gone, [documents("c")], RUN, first)
     assert ids(table) == ["a", "b"]
 
 
