@@ -7,7 +7,9 @@ was, and an unchanged chunk is never embedded twice. Buckets by hash of the chun
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from llmops_core.chunks.chunk import embedded_text
 from llmops_core.embedders.embedder import Embedder
@@ -42,14 +44,16 @@ class EmbeddingTables:
 def missing_by_bucket(tables: EmbeddingTables, revision: str, buckets: int) -> dict[int, int]:
     """Count the chunks without a vector of this revision, by bucket; buckets with none are absent."""
     missing = _missing(tables, revision).with_columns(bucket=_bucket(buckets))
-    counts = missing.group_by("bucket").len().collect().sort("bucket")
+    counts = missing.group_by("bucket").len().collect(engine="streaming").sort("bucket")
     return {int(bucket): int(count) for bucket, count in counts.iter_rows()}
 
 
 def is_complete(tables: EmbeddingTables, revision: str, embeddings_snapshot: int) -> bool:
     """Whether every chunk has its vector already in an older snapshot, so that nothing new needs to be recorded."""
     try:
-        return bool(_missing(tables, revision, embeddings_snapshot).select(pl.len()).collect().item() == 0)
+        return bool(
+            _missing(tables, revision, embeddings_snapshot).select(pl.len()).collect(engine="streaming").item() == 0
+        )
     except NotFoundError:  # the snapshot has been expired
         return False
 
@@ -67,26 +71,28 @@ def embed_bucket(
 
     `progress` gets (done, of) after each batch.
     """
-    missing = _missing(tables, revision).filter(_bucket(buckets) == bucket).sort("chunk_id").collect()
-    for start in range(0, missing.height, CHUNKS_PER_COMMIT):
-        part = missing.slice(start, CHUNKS_PER_COMMIT)
-        vectors: list[list[float]] = []
-        for offset in range(0, part.height, CHUNKS_PER_BATCH):
+    missing = _missing(tables, revision).filter(_bucket(buckets) == bucket)
+    of = int(missing.select(pl.len()).collect(engine="streaming").item())
+    done = 0
+    for part in missing.collect_batches(chunk_size=CHUNKS_PER_COMMIT, lazy=True):
+        vectors: list[NDArray[np.float32]] = []
+        for some in part.iter_slices(CHUNKS_PER_BATCH):
             texts = [
                 embedded_text(row["title"], tuple(row["heading_path"]), row["text"])
-                for row in part.slice(offset, CHUNKS_PER_BATCH).iter_rows(named=True)
+                for row in some.iter_rows(named=True)
             ]
-            vectors.extend(embedder.embed_documents(texts).tolist())
-            progress(start + len(vectors), missing.height)
+            vectors.append(embedder.embed_documents(texts))
+            done += some.height
+            progress(done, of)
         frame = pl.DataFrame(
             {
                 "embedder_revision": [revision] * part.height,
                 "chunk_id": part["chunk_id"],
-                "vector": pl.Series(vectors, dtype=pl.List(pl.Float32)),
+                "vector": pl.Series(np.concatenate(vectors)).cast(pl.List(pl.Float32)),
             }
         )
         tables.embeddings.append(frame, provenance)
-    return missing.height
+    return done
 
 
 def _missing(tables: EmbeddingTables, revision: str, embeddings_snapshot: int | None = None) -> pl.LazyFrame:
@@ -94,7 +100,8 @@ def _missing(tables: EmbeddingTables, revision: str, embeddings_snapshot: int | 
     present = (
         tables.embeddings.scan(embeddings_snapshot).filter(pl.col("embedder_revision") == revision).select("chunk_id")
     )
-    return chunks.join(present, on="chunk_id", how="anti")
+    # In one order, since a vector differs a little with the texts beside it.
+    return chunks.join(present, on="chunk_id", how="anti", maintain_order="left")
 
 
 def _bucket(buckets: int) -> pl.Expr:
