@@ -33,6 +33,8 @@ REFINE = 10
 ALL_PARTITIONS = 1_000_000
 # Lance sums a distance in float32, in an order that depends on the processor: differences below this mean nothing.
 DISTANCE_ERROR = 1e-5
+# What a search holds while it compares with all vectors: by default Lance reads 2 GB ahead, which is all of most tables.
+READ_AHEAD: dict[str, int] = {"io_buffer_size": 8 << 20, "batch_size": 1_024}
 # Longer questions are cut for the full-text search only: each word costs time, and nobody types so many.
 MOST_QUERY_CHARACTERS = 8_192
 
@@ -110,7 +112,7 @@ class IndexReader:
             nearest: dict[str, Any] = {"column": VECTOR, "q": query, "k": wanted, "metric": "cosine"}
             nearest |= {"use_index": use_index, "nprobes": ALL_PARTITIONS, "refine_factor": REFINE}
             with readable(self._where):
-                found = self._dataset.to_table(nearest=nearest, columns=[*COLUMNS, VECTOR, "_distance"])
+                found = self._dataset.to_table(nearest=nearest, columns=[*COLUMNS, VECTOR, "_distance"], **READ_AHEAD)
             distances = np.sort(found["_distance"].to_numpy())
             if len(distances) < wanted or distances[-1] > distances[k - 1] + DISTANCE_ERROR:
                 return _best(found, cosine_similarities(query, _matrix(found)), k)

@@ -19,6 +19,8 @@ from llmops_core.lakehouse.table import Provenance
 from llmops_core.vectors.index import IndexSettings, VectorIndex
 
 ROWS_PER_BATCH = 8_192
+# Chunks whose texts are in memory together.
+CHUNKS_PER_PASS = 32_768
 CHUNK_COLUMNS = ("chunk_id", "document_id", "title", "heading_path", "text", "char_start", "char_end")
 
 
@@ -54,7 +56,7 @@ def sync_index(
         .filter(pl.col("embedder_revision") == revision)
         .select("chunk_id", "vector")
     )
-    without = chunks.join(vectors, on="chunk_id", how="anti").select(pl.len()).collect().item()
+    without = chunks.join(vectors, on="chunk_id", how="anti").select(pl.len()).collect(engine="streaming").item()
     if without:
         raise PermanentError(
             f"{assistant}: {without} chunks have no vector of {revision} in the recorded snapshot. Materialise"
@@ -89,7 +91,7 @@ def index_version(chunks: pl.LazyFrame, revision: str, settings: IndexSettings) 
             line=pl.concat_str("chunk_id", "document_id", "title", "char_start", "char_end", separator="\x1f"),
         )
         .sort("chunk_id")
-        .collect()["line"]
+        .collect(engine="streaming")["line"]
     )
     digest = hashlib.sha256()
     for line in lines:
@@ -98,13 +100,16 @@ def index_version(chunks: pl.LazyFrame, revision: str, settings: IndexSettings) 
 
 
 def _batches(chunks: pl.LazyFrame, vectors: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """The index's rows, some thousands at a time; a chunk that was embedded twice by racing runs comes once."""
-    order = chunks.select("chunk_id").sort("chunk_id").collect()
-    for start in range(0, order.height, ROWS_PER_BATCH):
-        part = order.slice(start, ROWS_PER_BATCH).lazy()
-        yield (
-            chunks.join(part, on="chunk_id", how="semi")
-            .join(vectors.join(part, on="chunk_id", how="semi").unique("chunk_id"), on="chunk_id")
-            .sort("chunk_id")
-            .collect()
-        )
+    """The index's rows, some thousands at a time; a chunk that was embedded twice by racing runs comes once.
+
+    Neither all texts nor all vectors are ever held: the vectors stream by once for each group of chunks.
+    """
+    ids = chunks.select("chunk_id").collect(engine="streaming")
+    for start in range(0, ids.height, CHUNKS_PER_PASS):
+        group = ids.slice(start, CHUNKS_PER_PASS).lazy()
+        waiting = chunks.join(group, on="chunk_id", how="semi").collect(engine="streaming")
+        for some in vectors.collect_batches(chunk_size=ROWS_PER_BATCH, lazy=True):
+            rows = waiting.join(some.unique("chunk_id"), on="chunk_id")
+            if not rows.is_empty():
+                waiting = waiting.join(rows, on="chunk_id", how="anti")
+                yield rows
