@@ -167,7 +167,9 @@ class Answer:
 LOCAL_SUBJECT = "local"
 
 
-def refused(request_id: str, assistant: str, request: ChatRequest, status: int, error: LlmopsError) -> RequestRow:
+def refused(
+    request_id: str, assistant: str, request: ChatRequest, status: int, error: LlmopsError | None = None
+) -> RequestRow:
     """The log row of a request that found no release to answer it."""
     return RequestRow(
         request_id=request_id,
@@ -177,8 +179,8 @@ def refused(request_id: str, assistant: str, request: ChatRequest, status: int, 
         user=request.user or LOCAL_SUBJECT,
         model=request.model,
         status=status,
-        error_type=type(error).__name__,
-        error_message=str(error),
+        error_type=type(error).__name__ if error else None,
+        error_message=str(error) if error else None,
         stream=request.stream,
         messages=_received(request),
         timings_ms={},

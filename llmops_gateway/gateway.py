@@ -31,7 +31,7 @@ from llmops_core.errors import (
 )
 from llmops_core.ids import uuid7
 from llmops_core.settings import Settings
-from llmops_core.traffic.row import FeedbackRow
+from llmops_core.traffic.row import FeedbackRow, RequestRow
 from llmops_core.version import code_version
 from llmops_gateway.answer import LOCAL_SUBJECT, Answer, refused
 from llmops_gateway.errors import (
@@ -102,7 +102,7 @@ class Gateway:
         await asyncio.to_thread(self.releases.start)
         await asyncio.to_thread(self._spools.start, self.releases.watch.assistants())
         yield
-        await asyncio.gather(*self._logging)
+        await asyncio.gather(*self._logging, return_exceptions=True)
         await self._session.close()
         await asyncio.to_thread(self._spools.stop)
         await asyncio.to_thread(self.releases.stop)
@@ -115,9 +115,12 @@ class Gateway:
         spool = await asyncio.to_thread(self._spools.of, assistant)
         request_id = http.state.request_id
         try:
-            served = await self._served(request.model)
+            served = self.releases.ready(request.model) or await _while_connected(http, self._loaded(request.model))
         except LlmopsError as error:
             await spool.append("request", refused(request_id, assistant, request, status_of(error), error).to_payload())
+            raise
+        except (asyncio.CancelledError, ClientDisconnect):
+            self._log_late(assistant, refused(request_id, assistant, request, CLIENT_CLOSED_REQUEST))
             raise
         answer = Answer(request_id, request, served, self._session, self._threads)
         pieces = answer.pieces()
@@ -129,7 +132,7 @@ class Gateway:
             await spool.append("request", answer.row(status_of(error), error).to_payload())
             raise
         except (asyncio.CancelledError, ClientDisconnect):
-            self._in_background(self._log_cancelled(answer))
+            self._log_late(assistant, answer.row(CLIENT_CLOSED_REQUEST))
             raise
         headers = {
             "x-llmops-release": served.release.release_id,
@@ -166,35 +169,35 @@ class Gateway:
             if isinstance(error, EngineError):
                 self.releases.refresh()
             if not isinstance(error, SpoolError):
-                self._in_background(self._log_failed(answer, error))
+                self._log_late(answer.served.assistant, answer.row(status_of(error), error))
             yield stream.error(error_of(error))
             return
         except (asyncio.CancelledError, GeneratorExit):
-            self._in_background(self._log_cancelled(answer))
+            self._log_late(answer.served.assistant, answer.row(CLIENT_CLOSED_REQUEST))
             raise
         yield stream.closing(answer.finish_reason or "stop", answer.extension())
         if options and options.include_usage and answer.usage:
             yield stream.usage(answer.usage)
         yield stream.end()
 
-    async def _served(self, model: str) -> Served:
-        served = self.releases.ready(model)
-        return served if served else await asyncio.to_thread(self.releases.load, model)
+    async def _loaded(self, model: str) -> Served:
+        # Not in a thread that waits: the few there are would not be there for anybody else.
+        return await asyncio.wrap_future(self.releases.load(model))
 
-    async def _log_failed(self, answer: Answer, error: LlmopsError) -> None:
-        """Log a stream that broke: its client has the error already, so nobody waits for the row."""
-        spool = self._spools.of(answer.served.assistant)
-        await spool.append("request", answer.row(status_of(error), error).to_payload())
+    def _log_late(self, assistant: str, row: RequestRow) -> None:
+        """Log a request whose client has its error already or is gone, so that nobody waits for the row."""
 
-    async def _log_cancelled(self, answer: Answer) -> None:
-        """Log a request whose client went away: what was made for it was paid for all the same."""
-        spool = self._spools.of(answer.served.assistant)
-        await spool.append("request", answer.row(CLIENT_CLOSED_REQUEST).to_payload())
+        async def append() -> None:
+            await self._spools.of(assistant).append("request", row.to_payload())
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        def appended(task: asyncio.Task[None]) -> None:
+            self._logging.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                log.error("%s is not in the request log: %s", row.request_id, error)
+
+        task = asyncio.get_running_loop().create_task(append())
         self._logging.add(task)
-        task.add_done_callback(self._logging.discard)
+        task.add_done_callback(appended)
 
     async def _models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_model(name) for name in self.releases.models()]})

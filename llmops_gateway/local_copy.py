@@ -6,10 +6,15 @@ With it a gateway starts and serves while the lakehouse is away. Files: `<home>/
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from llmops_core.ids import HASH_LENGTH
+
+_ID = re.compile(rf"[0-9a-f]{{{HASH_LENGTH}}}")
 
 
 class LocalCopy:
@@ -34,7 +39,8 @@ class LocalCopy:
 
     def bundle(self, release_id: str) -> dict[str, Any] | None:
         """A release's manifest and prompt; None if it was never seen here."""
-        return _read(self._folder / "releases" / f"{release_id}.json")
+        # What a client names may be anything, also a path.
+        return _read(self._folder / "releases" / f"{release_id}.json") if _ID.fullmatch(release_id) else None
 
     def save_bundle(self, bundle: Mapping[str, Any]) -> None:
         """Keep a release."""
@@ -52,8 +58,12 @@ def _read(file: Path) -> dict[str, Any] | None:
 def _write(file: Path, value: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as part:
-        json.dump(value, part)
-        part.flush()
-        os.fsync(part.fileno())
-    Path(name).replace(file)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as part:
+            json.dump(value, part)
+            part.flush()
+            os.fsync(part.fileno())
+        Path(name).replace(file)
+    finally:
+        # It is tried again every second: a full disk must not fill up with names as well.
+        Path(name).unlink(missing_ok=True)

@@ -134,18 +134,14 @@ class LoadedReleases:
         return assistant
 
     def ready(self, model: str) -> Served | None:
-        """The release behind a name if it is loaded; None means `load` has to be called, in a thread.
+        """The release behind a name if it is loaded; None means `load` has to be called.
 
         Raises `NotFoundError` for an unknown name, `RetryableError` with the reason if its release on prod did not load,
         `EngineError` while the engine is being started again.
         """
         assistant, channel, release_id = self._resolve(model)
-        release = self._prod.get(assistant)
-        if release is None or (release.release_id != release_id and channel != DEFAULT_CHANNEL):
-            with self._lock:
-                release = self._on_demand.get(release_id)
-                if release is not None:
-                    self._on_demand.move_to_end(release_id)
+        release = self._prod.get(assistant) if channel == DEFAULT_CHANNEL else None
+        release = release or self._loaded(assistant, release_id)
         failure = self._failures.get(assistant)
         if release is None:
             if failure and failure.release_id == release_id and channel == DEFAULT_CHANNEL:
@@ -161,15 +157,31 @@ class LoadedReleases:
             )
         return Served(release, endpoint, assistant, channel)
 
-    def load(self, model: str) -> Served:
-        """Load the release behind a name; takes seconds. Raises the error of the part that is missing."""
-        assistant, channel, release_id = self._resolve(model)
-        release, endpoint = self._loader.submit(self._load, assistant, release_id).result()
+    def load(self, model: str) -> "Future[Served]":
+        """Begin to load the release behind a name; takes seconds. The future raises the error of the part that is missing."""
+        return self._loader.submit(self._load_on_demand, model)
+
+    def _load_on_demand(self, model: str) -> Served:
+        # Of many that ask at once, the first has it loaded.
+        if served := self.ready(model):
+            return served
+        assistant, channel, reference = self._resolve(model)
+        release, endpoint = self._load(assistant, reference)
         with self._lock:
             self._on_demand[release.release_id] = release
             while len(self._on_demand) > LOADED_ON_DEMAND:
                 self._on_demand.popitem(last=False)
         return Served(release, endpoint, assistant, channel)
+
+    def _loaded(self, assistant: str, release_id: str) -> LoadedRelease | None:
+        on_prod = self._prod.get(assistant)
+        if on_prod and on_prod.release_id == release_id:
+            return on_prod
+        with self._lock:
+            release = self._on_demand.get(release_id)
+            if release:
+                self._on_demand.move_to_end(release_id)
+        return release
 
     def _resolve(self, model: str) -> tuple[str, str, str]:
         assistant, wanted = self.assistant_of(model), model.partition("@")[2]
@@ -219,7 +231,10 @@ class LoadedReleases:
     def _load(self, assistant: str, reference: str) -> tuple[LoadedRelease, Endpoint]:
         found = self.watch.fetch(assistant, reference)
         manifest = manifest_of_bundle(found)
-        release = load_release(self._settings, self._models, manifest, str(found["prompt_text"]))
+        # A reference may be a number or the beginning of an id.
+        release = self._loaded(assistant, manifest.release_id) or load_release(
+            self._settings, self._models, manifest, str(found["prompt_text"])
+        )
         endpoint = self._engines.endpoint(manifest.generator)
         release.retrieve(WARM_UP_QUESTION)
         return release, endpoint

@@ -57,15 +57,20 @@ def write_assistant(folder: Path, **description: Any) -> Assistant:
     return load_assistant(folder)
 
 
-def promote(settings: Settings, **changes: Any) -> str:
-    """Put a release on prod that differs from the one on dev in these sections; its id."""
-    releases, provenance = Releases(Lakehouse.open(settings), NAME), Provenance("test")
+def create(settings: Settings, **changes: Any) -> str:
+    """Make a release that differs from the one on dev in these sections; its id."""
+    releases = Releases(Lakehouse.open(settings), NAME)
     manifest = releases.get("dev").manifest.model_copy(update=changes)
-    release, _ = releases.create(manifest, author="test", message="", provenance=provenance)
-    releases.channels.move(
-        "prod", release.release_id, action="promote", author="test", reason="test", provenance=provenance
+    return releases.create(manifest, author="test", message="", provenance=Provenance("test"))[0].release_id
+
+
+def promote(settings: Settings, **changes: Any) -> str:
+    """Make such a release and put it on prod; its id."""
+    release_id = create(settings, **changes)
+    Releases(Lakehouse.open(settings), NAME).channels.move(
+        "prod", release_id, action="promote", author="test", reason="test", provenance=Provenance("test")
     )
-    return release.release_id
+    return release_id
 
 
 @dataclass

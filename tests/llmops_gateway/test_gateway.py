@@ -87,6 +87,12 @@ def test_an_unknown_release_is_not_found(gateway: Running) -> None:
         gateway.ask(model=f"{NAME}@0123456789abcdef")
 
 
+@pytest.mark.parametrize("reference", ["../channels", "a" * 300, "\0"])
+def test_a_reference_that_can_be_no_release_is_not_found(gateway: Running, reference: str) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is no release"):
+        gateway.ask(model=f"{NAME}@{reference}")
+
+
 def test_what_the_gateway_does_not_carry_out_is_refused_by_name(gateway: Running) -> None:
     tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
     with pytest.raises(openai.BadRequestError, match="tools"):

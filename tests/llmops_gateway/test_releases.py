@@ -1,19 +1,25 @@
 """Which release answers while others are loaded, fail, or are replaced."""
 
+import asyncio
+import os
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.release.manifest import GeneratorPin, IndexPin
+from llmops_core.release.manifest import GeneratorParams, GeneratorPin, IndexPin
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
-from tests.running_gateway import NAME, Running, promote, running_gateway, until
+from llmops_gateway.releases import LoadedReleases
+from tests.running_gateway import NAME, QUESTION, Running, create, promote, running_gateway, until
 
 PROD = f"{NAME}@prod"
+PARAMS = GeneratorParams(max_tokens=8, temperature=0.0, top_p=1.0)
 NO_INDEX = {"index": IndexPin(version="gone", snapshots={})}
 
 
@@ -31,6 +37,13 @@ def _serves(gateway: Running, release_id: str) -> None:
     until(lambda: True if gateway.state()["serving"] == {NAME: release_id} else None)
 
 
+def _broken_generator(models: Path, folder: Path) -> GeneratorPin:
+    """A local engine that takes its time and then fails."""
+    (folder / "tokenizer.json").write_bytes((models / "smollm2-135m-instruct" / "tokenizer.json").read_bytes())
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    return GeneratorPin(engine="local", model=f"path:{folder}", revision="broken", context_window=2048, params=PARAMS)
+
+
 def test_a_release_that_does_not_load_leaves_the_one_before_serving(gateway: Running) -> None:
     first = gateway.state()["serving"][NAME]
     broken = promote(gateway.settings, **NO_INDEX)
@@ -46,14 +59,7 @@ def test_an_engine_that_does_not_start_is_loading_until_it_failed(
     gateway: Running, models: Path, tmp_path: Path
 ) -> None:
     first = gateway.state()["serving"][NAME]
-    tokenizer = models / "smollm2-135m-instruct" / "tokenizer.json"
-    (tmp_path / "tokenizer.json").write_bytes(tokenizer.read_bytes())
-    (tmp_path / "model.safetensors").write_bytes(b"no weights")
-    params = Releases(Lakehouse.open(gateway.settings), NAME).get("dev").manifest.generator.params
-    generator = GeneratorPin(
-        engine="local", model=f"path:{tmp_path}", revision="broken", context_window=2048, params=params
-    )
-    broken = promote(gateway.settings, generator=generator)
+    broken = promote(gateway.settings, generator=_broken_generator(models, tmp_path))
     assert _behind(gateway, "loading", broken)["reason"] is None
     assert "cannot be loaded" in _behind(gateway, "failed", broken)["reason"]
     assert promote(gateway.settings) == first
@@ -74,3 +80,47 @@ def test_a_gateway_whose_only_release_does_not_load_is_not_ready_and_says_why(
         mended = promote(shared_home)
         _serves(gateway, mended)
         assert gateway.state()["behind"] == {}
+
+
+def test_many_who_ask_for_a_release_at_once_get_the_same_loaded_one(shared_home: Settings, notes: Assistant) -> None:
+    """By its id, or by its number."""
+    pin = GeneratorPin(
+        engine="openai", model="m", revision="m", base_url="http://127.0.0.1:9/v1", context_window=2048, params=PARAMS
+    )
+    release_id = create(shared_home, generator=pin)
+    number = Releases(Lakehouse.open(shared_home), NAME).get(release_id).number
+    releases = LoadedReleases(shared_home)
+    releases.start()
+    try:
+        asked = [releases.load(f"{NAME}@{reference}") for reference in (release_id, release_id, number, number)]
+        wait(asked)
+        assert len({id(loading.result().release) for loading in asked}) == 1
+    finally:
+        releases.stop()
+
+
+def test_those_who_wait_for_a_release_hold_up_nobody_else(gateway: Running, models: Path, tmp_path: Path) -> None:
+    release_id = create(gateway.settings, generator=_broken_generator(models, tmp_path))
+    more_than_threads = (os.cpu_count() or 1) + 8
+
+    async def ask(client: httpx.AsyncClient, model: str) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "user": model}
+        return await client.post("/v1/chat/completions", json=body)
+
+    async def ask_meanwhile() -> None:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=120) as client:
+            waiting = [asyncio.create_task(ask(client, f"{NAME}@{release_id}")) for _ in range(more_than_threads)]
+            for _ in range(3):
+                assert (await ask(client, NAME)).status_code == 200
+            assert not any(task.done() for task in waiting)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+
+    asyncio.run(ask_meanwhile())
+
+    def left() -> bool | None:
+        rows = [row for row in gateway.shipped_requests() if row["user"] == f"{NAME}@{release_id}"]
+        return True if [row["status"] for row in rows].count(499) == more_than_threads else None
+
+    until(left)
