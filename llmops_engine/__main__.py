@@ -3,19 +3,16 @@
 import argparse
 import json
 import os
-import select
 import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 
 import uvicorn
 
+from llmops_core.parent import when_parent_ends
 from llmops_engine.decoder import Decoder
 from llmops_engine.server import EngineServer
-
-PARENT_POLL_S = 1.0
 
 
 def main() -> None:
@@ -27,7 +24,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     arguments = parser.parse_args()
 
-    threading.Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
+    when_parent_ends(lambda: os._exit(0))
     # Ctrl-C reaches the whole terminal; the parent decides when its engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A thread of OpenMP that waits for the others spins for milliseconds, and a token has hundreds of such waits. Where
@@ -47,19 +44,6 @@ def main() -> None:
     decoder.loaded.add_done_callback(lambda loaded: _end_if_failed(loaded.exception()))
     config = uvicorn.Config(EngineServer(decoder).app(), log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
-
-
-def _end_with_parent(parent: int) -> None:
-    """Exit when standard input closes: the parent holds the other end, and the kernel closes it even after SIGKILL.
-
-    A fork of the parent may hold that end as well, so the parent's id is watched too.
-    """
-    stdin = sys.stdin.fileno()
-    while os.getppid() == parent:
-        readable, _, _ = select.select([stdin], [], [], PARENT_POLL_S)
-        if readable and not os.read(stdin, 4096):
-            break
-    os._exit(0)
 
 
 def _end_if_failed(error: BaseException | None) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,11 @@ M = TypeVar("M")
 
 
 class ModelPool:
-    """Loads each model revision once, whoever asks first."""
+    """Loads each model revision once, whoever asks first; it is let go of with the last release that holds it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._models: dict[str, Any] = {}
+        self._models: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def embedder(self, pin: EmbedderPin) -> Embedder:
@@ -61,9 +62,9 @@ class ModelPool:
 
     def _once(self, key: str, load: Callable[[], M]) -> M:
         with self._lock:
-            if key not in self._models:
-                self._models[key] = load()
-            model: M = self._models[key]
+            model: M | None = self._models.get(key)
+            if model is None:
+                model = self._models[key] = load()
             return model
 
     @staticmethod

@@ -5,6 +5,7 @@ Blocking on purpose: a local engine takes seconds to start, so callers on an eve
 
 import os
 import threading
+from collections.abc import Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -72,6 +73,12 @@ class EnginePool:
             return None
         return Endpoint(base_url, pin.adapter or pin.model, _api_key(pin))
 
+    def keep(self, revisions: Set[str]) -> None:
+        """End the local engines of all other generator revisions."""
+        with self._lock:
+            for revision in self._local.keys() - revisions:
+                self._end(self._local.pop(revision))
+
     def close(self) -> None:
         """End all local engines."""
         with self._lock:
@@ -84,12 +91,15 @@ class EnginePool:
         engine = self._local.get(pin.revision)
         if engine is None or not engine.alive():
             if engine is not None:
-                engine.close()
-                self._adapters = {a for a in self._adapters if a[0] != engine.base_url}
+                self._end(engine)
             folder = model_folder(self._settings, pin.model, "generator")
             engine = LocalEngine(self._settings, folder, pin.model)
             self._local[pin.revision] = engine
         return engine.base_url
+
+    def _end(self, engine: LocalEngine) -> None:
+        engine.close()
+        self._adapters = {a for a in self._adapters if a[0] != engine.base_url}
 
     def _load_adapter(self, base_url: str, adapter: str, key: str | None) -> None:
         if (base_url, adapter) in self._adapters:
@@ -97,7 +107,10 @@ class EnginePool:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         body = {"lora_name": adapter, "lora_path": str(adapter_folder(self._settings, adapter))}
         try:
-            reply = httpx.post(f"{base_url}/load_lora_adapter", json=body, headers=headers, timeout=ADAPTER_TIMEOUT_S)
+            # Without the environment, as all that is said to engines: a proxy there does not reach this machine's loopback.
+            reply = httpx.post(
+                f"{base_url}/load_lora_adapter", json=body, headers=headers, timeout=ADAPTER_TIMEOUT_S, trust_env=False
+            )
         except httpx.HTTPError as error:
             raise EngineError(f"The engine at {base_url} did not load adapter {adapter}: {error}") from error
         # A name is a content hash, so one that is loaded already is the same adapter.
