@@ -12,6 +12,9 @@ INSTANCE_FILE = """\
 # Written once; yours to change. See https://docs.dagster.io/deployment/oss/dagster-yaml
 telemetry:
   enabled: false
+# The UI asks nobody for an e-mail address.
+nux:
+  enabled: false
 # Two builds of one assistant at once would write the same rows twice: the second run waits for the first.
 concurrency:
   pools:
@@ -23,6 +26,13 @@ concurrency:
       - key: llmops/exclusive
         value: {applyLimitPerUniqueValue: true}
         limit: 1
+# A run whose process was killed has failed, and nothing waits for it any longer.
+run_launcher:
+  module: resources.launcher
+  class: LocalRunLauncher
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 30
 """
 
 # SHA-256 of every text that this file was ever shipped with: who has one of them has changed nothing in it.
@@ -30,6 +40,7 @@ SHIPPED = frozenset(
     {
         "a077b1306f7905c17c7fd0d39f4a7b47cb37dddb26363c0ad404e0633e80c8d0",
         "6be0ba376bfb9456a44f7d7b2bcbea9531c415f2154df8281bd0ea1d57ddb6cd",
+        "15de6551bb6e759b157676634b5995994dea9c52636fce498c541ca9d0a17d39",
     }
 )
 

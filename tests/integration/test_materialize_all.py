@@ -46,8 +46,6 @@ def click_materialize_all(dev: Dev) -> None:
     """Until the run is asked for; of the dialog only the partition has to be chosen, as Dagster proposes none."""
     with browser_page() as page:
         page.goto(f"{dev.ui}/asset-groups")
-        # The first visitor of a home is asked for an address, in front of everything else.
-        page.get_by_role("button", name="Skip").click()
         page.get_by_role("button", name="Materialize all").click()
         page.get_by_role("button", name="All", exact=True).click()
         dev.until("documents_changed starts its build", lambda: dev.builds(NAME, 0) or None, FRESH_S)
