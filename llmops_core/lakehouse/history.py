@@ -4,6 +4,7 @@ An append slows with every snapshot that the table remembers (20 ms at 10, 280 m
 table that nobody asks for past snapshots forgets them as it is written, and does not wait for the daily maintenance.
 """
 
+import logging
 import time
 from collections.abc import Collection, Iterator
 from itertools import accumulate
@@ -26,6 +27,8 @@ NAMED_MS = 2 * 60 * 60 * 1000
 # Of racing expiries one wins; the others look again.
 ATTEMPTS = 5
 
+log = logging.getLogger(__name__)
+
 
 def data_snapshot_id(table: IcebergTable) -> int | None:
     """The snapshot that brought the present rows: the current one, or the one that compaction rewrote; None if none."""
@@ -38,30 +41,34 @@ def data_snapshot_id(table: IcebergTable) -> int | None:
 
 
 def superseded(table: IcebergTable) -> Iterator[tuple[Snapshot, int]]:
-    """Each snapshot but the current one, oldest first, with the moment (Unix ms) when it stopped being current.
+    """Each snapshot that no branch or tag names, oldest first, with the moment (Unix ms) when it stopped being current.
 
     Writers' clocks may disagree: a snapshot counts as made no earlier than those before it, which errs on keeping.
     """
     ordered = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0)
     times = list(accumulate((snapshot.timestamp_ms for snapshot in ordered), max))
+    named = {ref.snapshot_id for ref in table.metadata.refs.values()}
     for snapshot, ended in zip(ordered, times[1:], strict=False):
-        if snapshot.snapshot_id != table.metadata.current_snapshot_id:
+        if snapshot.snapshot_id not in named:
             yield snapshot, ended
 
 
 def expire(table: IcebergTable, gone: Collection[int]) -> None:
-    """Forget these snapshots, in one commit; those that are gone already do not matter. Raises `CommitFailedException`."""
+    """Forget these snapshots, in one commit, but for those that are gone already or named by a branch or tag.
+
+    Raises `CommitFailedException`.
+    """
     for attempt in range(1, ATTEMPTS + 1):
-        there = sorted({snapshot.snapshot_id for snapshot in table.metadata.snapshots}.intersection(gone))
+        there = [snapshot.snapshot_id for snapshot, _ in superseded(table) if snapshot.snapshot_id in gone]
         if not there:
             return
         try:
             with LakeTransaction(table) as transaction:
                 ExpireSnapshots(transaction).by_ids(there).commit()
             return
-        except (CommitFailedException, ValueError):  # the latter: somebody else has expired them
+        except (CommitFailedException, ValueError) as error:  # the latter: somebody else has expired them
             if attempt == ATTEMPTS:
-                raise
+                raise CommitFailedException(str(error)) from error
             table.refresh()
 
 
@@ -75,5 +82,5 @@ def bound_history(table: IcebergTable) -> None:
         return
     try:
         expire(table, gone)
-    except (CommitFailedException, ValueError, OSError):
-        table.refresh()
+    except Exception as error:  # catalogs, drivers and storage raise what they like, and the rows are written
+        log.warning("%s: old snapshots stay until the next write: %s", ".".join(table.name()), error)

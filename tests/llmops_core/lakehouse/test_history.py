@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
+from pyiceberg.exceptions import RESTError
 
 from llmops_core.lakehouse import history
 from llmops_core.lakehouse.history import data_snapshot_id, expire, superseded
@@ -71,3 +72,27 @@ def test_of_many_expiries_at_once_all_end_well(table: LakeTable) -> None:
         list(threads.map(lambda part: expire(table.load(), part), [gone[:6], gone[3:9], gone[6:], gone]))
     assert [snapshot.snapshot_id for snapshot in table.load().metadata.snapshots] == [data_snapshot_id(table.load())]
     assert table.read().height == 12
+
+
+def test_a_snapshot_that_somebody_tagged_stays_and_the_others_are_forgotten(table: LakeTable) -> None:
+    first, second, third = (table.append(feedback(table, number), RUN) for number in range(3))
+    loaded = table.load()
+    assert first
+    assert second
+    loaded.manage_snapshots().create_tag(first, "audit").commit()
+    assert [snapshot.snapshot_id for snapshot, _ in superseded(table.load())] == [second]
+    expire(table.load(), [first, second])
+    assert {snapshot.snapshot_id for snapshot in table.load().metadata.snapshots} == {first, third}
+
+
+def test_an_append_that_was_written_is_reported_whatever_becomes_of_forgetting(
+    table: LakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RESTError("503 Service Unavailable")
+
+    monkeypatch.setattr(history, "NAMED_MS", 0)
+    monkeypatch.setattr(history, "MOST_SNAPSHOTS", 2)
+    monkeypatch.setattr(history, "expire", fail)
+    written = [table.append(feedback(table, number), RUN) for number in range(4)]
+    assert [snapshot.snapshot_id for snapshot in table.load().metadata.snapshots] == written
