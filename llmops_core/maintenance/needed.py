@@ -3,7 +3,8 @@
 A release stays whole (index version, snapshots, adapter) while a channel points to it or did within `retention.log_days`, so
 that rows which a gateway has not shipped yet are covered; while a log row of that time names it; and while it is younger
 than `retention.index_days`, since somebody may promote it. An index version also stays when the latest materialisation
-recorded it or it is younger than that, and with it the snapshots that a new release on it would pin.
+recorded it or it is younger than that. Its snapshots stay as long as its row: until then a build that comes back to the same
+content takes the version as it is, and its release pins them.
 """
 
 import json
@@ -42,7 +43,6 @@ def needed(lakehouse: Lakehouse, assistant: Assistant, recorded: Mapping[str, st
     snapshots = {
         snapshot: f"index version {row['index_version']}"
         for row in rows.iter_rows(named=True)
-        if row["index_version"] in versions
         for snapshot in json.loads(row["snapshots"]).values()
     }
     snapshots |= {snapshot: reason for manifest, reason in pins for snapshot in manifest.index.snapshots.values()}

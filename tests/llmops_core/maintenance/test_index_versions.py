@@ -1,7 +1,7 @@
 """Index versions go when nothing needs them, with grace for who has one open."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def index(settings: Settings, revision: str) -> VectorIndex:
 def build(lakehouse: Lakehouse, index: VectorIndex, revision: str) -> Build:
     """Builds a version and records it."""
 
-    def make(version: str, *texts: str, at: datetime) -> None:
+    def make(version: str, *texts: str, at: datetime, snapshots: Mapping[str, int] | None = None) -> None:
         index.build([rows(*texts)], version, SETTINGS)
         table = lakehouse.table("helper", "index_vector_index")
         row = {
@@ -69,7 +69,7 @@ def build(lakehouse: Lakehouse, index: VectorIndex, revision: str) -> Build:
             "rows": len(texts),
             "kind": "flat",
             "settings": "{}",
-            "snapshots": json.dumps({}),
+            "snapshots": json.dumps(snapshots or {}),
             "built_at": at,
         }
         table.append(pl.DataFrame([row], schema=table.spec.frame_schema), RUN)
@@ -142,6 +142,26 @@ def test_a_version_that_is_needed_again_in_the_grace_stays(
     maintain(lakehouse, settings, assistant, {"one": "index/vector_index"}, RUN, now=later(41))
     maintain(lakehouse, settings, assistant, {}, RUN, now=later(41.5))
     assert index.versions() == ["one"]
+
+
+def test_snapshots_of_a_version_stay_as_long_as_a_build_may_come_back_to_it(
+    lakehouse: Lakehouse, build: Build, maintained: Maintain, later: Later
+) -> None:
+    documents = lakehouse.table("helper", "corpus_documents")
+    row = dict.fromkeys(documents.spec.frame_schema.names())
+    first, _ = (
+        documents.overwrite(pl.DataFrame([{**row, "text": text}], schema=documents.spec.frame_schema), RUN)
+        for text in ("one", "two")
+    )
+    assert first
+    build("one", "a", at=later(0), snapshots={"corpus_documents": first})
+    assert maintained(later(40)).waiting
+    assert documents.read(first)["text"].to_list() == ["one"]
+    for day in (41, 42):
+        maintained(later(day))
+    assert recorded_rows(lakehouse) == []
+    with pytest.raises(NotFoundError):
+        documents.read(first)
 
 
 def test_a_tag_that_a_killed_build_left_without_a_row_goes_too(
