@@ -11,6 +11,7 @@ from pathlib import Path
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.maintenance.needed import Needed
 from llmops_core.maintenance.notes import GRACE, Notes
+from llmops_core.models.adapters import WEIGHTS
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 
@@ -49,7 +50,10 @@ def plan_local(lakehouse: Lakehouse, settings: Settings, assistant: str, needed:
 def apply_local(settings: Settings, plan: LocalPlan) -> None:
     """Delete them."""
     for adapter in plan.adapters:
-        shutil.rmtree(settings.models / "adapters" / adapter, ignore_errors=True)
+        folder = settings.models / "adapters" / adapter
+        # The weights tell that an adapter is there, whole: without them it is stored anew, even if a kill leaves the rest.
+        (folder / WEIGHTS).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     for file in plan.copies:
         file.unlink(missing_ok=True)
     plan.notes.save(plan.adapters)

@@ -1,6 +1,7 @@
 """Adapters and local copies: what only releases that went had need of."""
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.maintenance.report import Maintained
-from llmops_core.models.adapters import CONFIG, WEIGHTS, store_adapter
+from llmops_core.models.adapters import CONFIG, WEIGHTS, adapter_folder, store_adapter
 from llmops_core.release.manifest import (
     EmbedderPin,
     GeneratorParams,
@@ -87,6 +88,28 @@ def test_an_adapter_goes_that_only_unneeded_releases_of_this_assistant_pinned(
     assert len(adapters(settings)) == 4
     assert len(maintained(later(41)).adapters) == 1
     assert adapters(settings) == {"serving", "of another", "stored by a build that goes on"}
+
+
+def test_an_adapter_whose_deletion_was_cut_short_is_stored_anew(
+    settings: Settings,
+    release: Release,
+    maintained: Maintain,
+    later: Later,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cut_short(folder: Path, **_: object) -> None:
+        (folder / CONFIG).unlink()
+        raise KeyboardInterrupt
+
+    release("helper", "old")
+    maintained(later(40))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            maintained(later(41))
+    folder = adapter_folder(settings, store_adapter(settings, tmp_path / "old"))
+    assert {file.name for file in folder.iterdir()} == {CONFIG, WEIGHTS}
 
 
 def test_a_release_that_has_just_left_a_channel_stays_since_rows_may_be_under_way(
