@@ -5,12 +5,9 @@ llmops_gateway/spools.py). The marks `spool.<gateway_id>` stay for good: without
 taken twice.
 """
 
-from pyarrow.fs import FileSelector
-
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.traffic.ingest import taken_by_all
-from llmops_core.traffic.line import segment_number
-from llmops_core.traffic.segments import gateways, remove_upto
+from llmops_core.traffic.segments import gateways, numbers_upto, remove_upto
 
 TABLES = ("traffic_requests", "traffic_feedback")
 
@@ -22,9 +19,7 @@ def plan_segments(lakehouse: Lakehouse, assistant: str) -> dict[str, tuple[int, 
     plan = {}
     for gateway_id in gateways(filesystem, root, assistant):
         upto = taken_by_all(tables, gateway_id)
-        listed = filesystem.get_file_info(FileSelector(f"{root}/{assistant}/{gateway_id}", allow_not_found=True))
-        numbers = [segment_number(info.base_name) for info in listed]
-        plan[gateway_id] = (upto, sum(number is not None and number <= upto for number in numbers))
+        plan[gateway_id] = (upto, len(numbers_upto(filesystem, root, assistant, gateway_id, upto)))
     return plan
 
 

@@ -5,7 +5,7 @@ copy may be under way), but it waits for its predecessors, so that one number ma
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,11 @@ def numbers_after(fs: FileSystem, root: str, assistant: str, gateway_id: str, la
     return numbers
 
 
+def numbers_upto(fs: FileSystem, root: str, assistant: str, gateway_id: str, last: int) -> list[int]:
+    """The numbers up to `last` that are still there, ascending. Raises `LakehouseError`."""
+    return sorted(number for number in _numbers(fs, _folder(root, assistant, gateway_id)) if number <= last)
+
+
 def segments_after(fs: FileSystem, root: str, assistant: str, gateway_id: str, last: int) -> Iterator[Segment]:
     """Read the segments behind `last`, one at a time, up to the first that is not there.
 
@@ -58,9 +63,10 @@ def remove_upto(fs: FileSystem, root: str, assistant: str, gateway_id: str, upto
     """Delete shipped segments up to `upto`, which every table has taken; returns how many. Raises `LakehouseError`."""
     folder = _folder(root, assistant, gateway_id)
     # Oldest first: if it is interrupted, what is left is still without a gap.
-    gone = sorted(number for number in _numbers(fs, folder) if number <= upto)
+    gone = numbers_upto(fs, root, assistant, gateway_id, upto)
     for number in gone:
-        with _mapped_errors(folder):
+        # Another maintenance may have been faster.
+        with _mapped_errors(folder), suppress(FileNotFoundError):
             fs.delete_file(f"{folder}/{segment_name(number)}")
     return len(gone)
 

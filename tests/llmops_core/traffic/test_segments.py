@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow.fs import LocalFileSystem
@@ -94,6 +95,20 @@ def test_taken_segments_are_removed_and_the_others_stay(tmp_path: Path) -> None:
     assert remove_upto(FS, str(tmp_path), ASSISTANT, GATEWAY, 2) == 2
     assert read(tmp_path, 2) == [3]
     assert remove_upto(FS, str(tmp_path), ASSISTANT, GATEWAY, 2) == 0
+
+
+def test_a_segment_that_somebody_else_removes_at_the_same_time_does_not_matter(tmp_path: Path) -> None:
+    class Raced:
+        delete_file = staticmethod(FS.delete_file)
+
+        def get_file_info(self, selector: Any) -> Any:
+            listed = FS.get_file_info(selector)
+            first.unlink()
+            return listed
+
+    first, second = ship(tmp_path, 1), ship(tmp_path, 2)
+    remove_upto(Raced(), str(tmp_path), ASSISTANT, GATEWAY, 2)
+    assert not second.exists()
 
 
 def test_a_storage_that_fails_may_be_tried_again(tmp_path: Path) -> None:
