@@ -35,12 +35,9 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
         yield f"{running}/v1"
         return
     _check_release(settings, assistant, reference)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llmops_cli.main", "serve", "--port", "0", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=(_log(settings)).open("ab"),
-        start_new_session=True,
-    )
+    command = [sys.executable, "-m", "llmops_cli.main", "serve", "--port", "0", "--json"]
+    with _log(settings).open("ab") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
     try:
         assert process.stdout
         line = process.stdout.readline()
