@@ -22,7 +22,8 @@ def project_root(start: Path | None = None) -> Path:
 class Settings(BaseSettings):
     """Infrastructure settings; every field is the variable `LLMOPS_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="LLMOPS_", frozen=True, extra="ignore")
+    # A variable that is set to nothing counts as not set, as in `.env`: the working folder is no home.
+    model_config = SettingsConfigDict(env_prefix="LLMOPS_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=lambda: project_root() / ".llmops")
     """All local data and models."""
