@@ -3,6 +3,7 @@
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -165,7 +166,7 @@ def _spool(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]
     """Rows on local disk that Iceberg does not have; what it has lies there until a gateway clears it away."""
     lakehouse = Lakehouse.open(settings)
     present = lakehouse.assistants()
-    oldest: float | None = None
+    written: list[float] = []
     for assistant in assistants:
         if assistant.name not in present:
             continue
@@ -175,11 +176,12 @@ def _spool(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]
             for file in folder.iterdir():
                 number = segment_number(file.name, SEALED) or segment_number(file.name, OPEN)
                 if number is not None and number > taken:
-                    oldest = min(oldest or file.stat().st_mtime, file.stat().st_mtime)
-    if oldest is None:
+                    with suppress(FileNotFoundError):  # a gateway has sealed it or cleared it away meanwhile
+                        written.append(file.stat().st_mtime)
+    if not written:
         yield Finding("spool", "ok", "every logged request is in Iceberg")
         return
-    minutes = (datetime.now(UTC).timestamp() - oldest) / 60
+    minutes = (datetime.now(UTC).timestamp() - min(written)) / 60
     state: State = "warn" if minutes > STALE_SPOOL_MINUTES else "ok"
     hint = "; with a gateway running: llmops ingest" if state == "warn" else ""
     yield Finding("spool", state, f"the oldest row that is not in Iceberg waits for {minutes:.0f} minutes{hint}")

@@ -189,6 +189,15 @@ def test_rows_that_have_only_just_been_written_are_no_warning(segment: Path) -> 
     assert examined()[1]["spool"] == ("ok", "the oldest row that is not in Iceberg waits for 1 minutes")
 
 
+def test_a_segment_that_goes_while_it_is_looked_at_is_no_failure(segment: Path) -> None:
+    gone = segment.with_name("000000000002.jsonl")
+    gone.symlink_to("nowhere")  # is listed, and cannot be looked at
+    try:
+        assert examined()[1]["spool"][0] == "ok"
+    finally:
+        gone.unlink()
+
+
 def test_old_segments_that_iceberg_has_are_no_warning(segment: Path) -> None:
     _age(segment, 2 * HOUR_S)
     lakehouse = Lakehouse.open(load_settings())
