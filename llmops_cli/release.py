@@ -1,6 +1,7 @@
 """`llmops release …`."""
 
 import getpass
+import os
 from typing import Any
 
 import click
@@ -87,7 +88,7 @@ def promote(assistant: Any, release: str, channel: str, message: str, as_json: b
     """Point a CHANNEL to a RELEASE; gateways follow within seconds."""
     releases = _releases(assistant().name)
     found = releases.get(release)
-    author = getpass.getuser()
+    author = _author()
     pointer = releases.channels.move(
         channel,
         found.release_id,
@@ -98,6 +99,14 @@ def promote(assistant: Any, release: str, channel: str, message: str, as_json: b
     )
     value = {"channel": channel, "release_id": pointer.release_id, "number": found.number}
     emit(value, f"{channel} → release {found.number} ({found.release_id})", as_json=as_json)
+
+
+def _author() -> str:
+    """Who promotes: in a container, the user of a process may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _releases(assistant: str) -> Releases:

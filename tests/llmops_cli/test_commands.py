@@ -1,0 +1,77 @@
+"""What commands print with `--json`, on a built project: the keys that scripts rely on, and that they are right."""
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from llmops_cli.main import main
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.release.registry import Releases
+from llmops_core.settings import load_settings
+
+
+def said(*arguments: str) -> Any:
+    """Run a command that works; its one JSON value."""
+    result = CliRunner().invoke(main, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def releases() -> Releases:
+    return Releases(Lakehouse.open(load_settings()), "notes")
+
+
+def test_search_finds_the_chunk_with_its_place(built: Path) -> None:
+    found = said("search", "Where is the coffee machine?")
+    assert found["index_version"] == releases().get("dev").manifest.index.version
+    (hit,) = found["hits"]
+    assert hit["document_id"] == "docs/coffee.md"
+    assert "second floor" in hit["text"]
+    assert hit["score"] > 0
+    assert hit["chunk_id"]
+
+
+def test_a_build_again_embeds_nothing(built: Path) -> None:
+    done = said("build")
+    assert (done["documents"], done["rejected"], done["chunks"], done["embedded"]) == (1, 0, 1, 0)
+    assert done["index_version"] == releases().get("prod").manifest.index.version
+    assert done["release_id"] == releases().get("prod").release_id
+
+
+def test_releases_are_listed_newest_first_with_their_channels(built: Path) -> None:
+    prompt = built / "assistants" / "notes" / "prompts" / "answer.jinja"
+    prompt.write_text(prompt.read_text(encoding="utf-8").replace("brief", "kind"), encoding="utf-8")
+    created = said("release", "create")
+    newest, oldest = said("release", "list")
+    assert (newest["release_id"], newest["number"], newest["channels"]) == (created["release_id"], 2, ["dev"])
+    assert oldest["channels"] == ["prod"]
+    assert datetime.fromisoformat(newest["created_at"]).tzinfo
+
+    shown = said("release", "show", "2")
+    assert shown["manifest"]["prompt"]["version"] == 2
+    assert said("release", "promote", "2", "staging")["release_id"] == created["release_id"]
+    assert releases().get("staging").release_id == created["release_id"]
+    # As before, for the other tests of this file.
+    said("release", "promote", "1", "dev")
+
+
+def test_a_promotion_names_the_user_also_where_it_has_no_name(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2_000_123_456)
+    said("release", "promote", "1", "staging", "--message", "works")
+    last = releases().channels.events().filter(channel="staging").row(-1, named=True)
+    assert (last["author"], last["reason"]) == ("user 2000123456", "works")
+
+
+def test_maintenance_says_what_would_go_and_what_went(built: Path) -> None:
+    assert said("maintain", "--dry-run").keys() == said("maintain").keys()
+
+
+def test_ingest_counts_new_rows(built: Path) -> None:
+    assert said("ingest") == {"requests": 0, "feedback": 0}
