@@ -43,7 +43,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 @dataclass(frozen=True)
 class FileText:
-    """What a file says: its title (never empty), its text, and what that looks like."""
+    """What a file says: its title (never empty but for a row of JSONL), its text, and what that looks like."""
 
     title: str
     text: str

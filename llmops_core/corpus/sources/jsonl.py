@@ -11,6 +11,7 @@ from typing import Any
 from llmops_core.assistant import JsonlSource as JsonlSection
 from llmops_core.corpus.decoding import decode_utf8, text_problem
 from llmops_core.corpus.document import Document, Rejected
+from llmops_core.corpus.files import FileText, documents_of
 from llmops_core.errors import SourceError
 from llmops_core.ids import content_hash
 
@@ -34,7 +35,7 @@ class JsonlSource:
                     continue
                 uri = f"{self._uri}#{number}"
                 try:
-                    yield self._document(line, uri)
+                    yield from self._documents(line, uri)
                 except ValueError as error:
                     yield Rejected(self.name, uri, f"line {number}: {error}")
 
@@ -68,8 +69,8 @@ class JsonlSource:
                 f"Source {self.name}: file {self._file} cannot be opened: {error.strerror}. Check its permissions"
             ) from error
 
-    def _document(self, line: bytes, uri: str) -> Document:
-        """Read one row; raises `ValueError` with the reason if it is no document."""
+    def _documents(self, line: bytes, uri: str) -> Iterator[Document]:
+        """Read one row, whose document is several if it is long; raises `ValueError` with the reason if it is no document."""
         try:
             row = json.loads(decode_utf8(line))
         except json.JSONDecodeError as error:
@@ -81,14 +82,10 @@ class JsonlSource:
         document_id = _field(row, self._section.id)
         if isinstance(document_id, int) and not isinstance(document_id, bool):
             document_id = str(document_id)
-        return Document(
-            document_id=_text(self._section.id, document_id),
-            title=_title(self._section.title, row.get(self._section.title)),
-            text=_text(self._section.text, _field(row, self._section.text)),
-            uri=uri,
-            media_type="text/plain",
-            source=self.name,
-        )
+        document_id = _text(self._section.id, document_id)
+        title = _title(self._section.title, row.get(self._section.title))
+        text = _text(self._section.text, _field(row, self._section.text))
+        yield from documents_of(FileText(title, text, "text/plain"), document_id, uri, self.name)
 
 
 def _title(name: str, value: Any) -> str:

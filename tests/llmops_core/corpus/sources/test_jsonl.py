@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from llmops_core.assistant import JsonlSource as JsonlSection
+from llmops_core.corpus import files
 from llmops_core.corpus.document import Document, Rejected
 from llmops_core.corpus.sources.jsonl import JsonlSource
 from llmops_core.errors import SourceError
@@ -41,6 +42,17 @@ def test_a_row_is_a_document_whose_id_is_what_its_field_says(tmp_path: Path) -> 
         Document(" a/1 ", "T", " x\r\n", "corpus.jsonl#1", "text/plain", "jsonl:corpus.jsonl"),
         Document("7", "", "y", "corpus.jsonl#2", "text/plain", "jsonl:corpus.jsonl"),
     ]
+
+
+def test_a_text_too_long_for_one_document_is_several_that_hold_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PART_CHARACTERS", 40)
+    text = "twelve words " * 7
+    found = documents(source(tmp_path, [{"doc_id": "a", "text": text}, {"doc_id": "b", "text": "short"}]))
+    assert [item.document_id for item in found] == ["a", "a#part2", "a#part3", "b"]
+    assert "".join(item.text for item in found[:3]) == text
+    assert found[1].uri == "corpus.jsonl#1#part2"
 
 
 def test_the_fields_have_the_names_that_the_settings_say(tmp_path: Path) -> None:
