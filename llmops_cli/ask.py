@@ -3,10 +3,9 @@
 from typing import Any
 
 import click
-from openai import OpenAI
 
 from llmops_cli.context import assistant_option, json_option, reports_errors
-from llmops_cli.gateway_process import PROD, gateway, reports_refusals
+from llmops_cli.gateway_process import PROD, client, gateway, reports_refusals
 from llmops_cli.output import emit
 from llmops_core.settings import load_settings
 
@@ -20,9 +19,8 @@ from llmops_core.settings import load_settings
 def command(assistant: Any, question: str, release: str | None, as_json: bool) -> None:
     """Ask a QUESTION through the gateway (a running one, or one for this question), logged like any other."""
     settings, name = load_settings(), assistant().name
-    with gateway(settings, name, release or PROD) as url, reports_refusals():
-        client = OpenAI(base_url=url, api_key="none", timeout=600, max_retries=0)
-        completion = client.chat.completions.create(
+    with gateway(settings, name, release or PROD) as url, reports_refusals(), client(url) as asking:
+        completion = asking.chat.completions.create(
             model=f"{name}@{release}" if release else name,
             messages=[{"role": "user", "content": question}],
         )

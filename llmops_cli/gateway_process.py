@@ -1,6 +1,8 @@
 """A gateway to ask: the one that runs already, or one for the time of a command."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from openai import APIError, APIStatusError
+from openai import APIError, APIStatusError, OpenAI
 
 from llmops_core.errors import EngineError, LakehouseError, PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.parent import when_parent_ends
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 
@@ -29,21 +32,28 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
 
     Raises `EngineError` with the reason if the gateway does not start or the release on prod does not load.
     """
-    running = f"http://{settings.host}:{settings.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    running = f"http://{host}:{settings.port}"
     if settings.port and _state(running, settings, assistant):
         _wait(running, settings, assistant, reference)
         yield f"{running}/v1"
         return
     _check_release(settings, assistant, reference)
-    command = [sys.executable, "-m", "llmops_cli.main", "serve", "--port", "0", "--json"]
+    command = [sys.executable, "-m", "llmops_cli.gateway_process"]
     with _log(settings).open("ab") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        )
     try:
+        assert process.stdin
         assert process.stdout
         line = process.stdout.readline()
         if not line:
             raise EngineError(f"The gateway did not start; see {_log(settings)}")
-        url = str(json.loads(line)["url"])
+        said = json.loads(line)
+        if "error" in said:
+            raise EngineError(f"The gateway did not start: {said['error']['message']}")
+        url = str(said["url"])
         _wait(url, settings, assistant, reference, process)
         yield f"{url}/v1"
     finally:
@@ -53,8 +63,16 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if process.stdout:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
+
+
+@contextmanager
+def client(url: str) -> Iterator[OpenAI]:
+    """OpenAI's client for a gateway, past any proxy that the environment names."""
+    with httpx.Client(trust_env=False) as http:
+        yield OpenAI(base_url=url, api_key="none", timeout=600, max_retries=0, http_client=http)
 
 
 @contextmanager
@@ -84,7 +102,8 @@ def _log(settings: Settings) -> Path:
 def _state(url: str, settings: Settings, assistant: str) -> dict[str, Any] | None:
     """What a gateway says of itself; None unless it runs, is of this very home and knows the assistant."""
     try:
-        state: dict[str, Any] = httpx.get(f"{url}/readyz", timeout=2).json()
+        # Without the environment: a proxy that is set there does not reach this machine's loopback.
+        state: dict[str, Any] = httpx.get(f"{url}/readyz", timeout=2, trust_env=False).json()
     except (httpx.HTTPError, ValueError):
         return None
     known = {assistant, f"{assistant}@{PROD}"} & {*state.get("serving", {}), *state.get("behind", {})}
@@ -110,3 +129,15 @@ def _wait(
         if time.monotonic() > deadline:
             raise EngineError(f"The gateway on {url} is not ready after {START_TIMEOUT_S:.0f} s: {state}")
         time.sleep(POLL_S)
+
+
+def _main() -> None:
+    """Be the gateway for the time of a command, however the command ends."""
+    from llmops_cli.main import main
+
+    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    main(["serve", "--port", "0", "--json"])
+
+
+if __name__ == "__main__":
+    _main()

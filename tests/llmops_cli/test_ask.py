@@ -1,10 +1,13 @@
 """`llmops ask` where the gateway cannot answer at once."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -59,3 +62,42 @@ def test_ask_names_a_release_that_is_not_there_before_it_starts_a_gateway(
 ) -> None:
     monkeypatch.setenv("LLMOPS_PORT", "0")
     assert "there is no release 'staging'" in _refused("ask", "Where is it?", "--release", "staging")
+
+
+def test_a_gateway_that_runs_is_found_whatever_its_address_looks_like(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMOPS_HOST", "::1")
+    with gateway(load_settings(port=0), NAME) as url:
+        monkeypatch.setenv("LLMOPS_PORT", str(httpx.URL(url).port))
+        with gateway(load_settings(), NAME) as found:
+            assert found == url
+
+
+def test_ask_says_why_its_gateway_does_not_start(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMOPS_HOST", "0.0.0.0")
+    monkeypatch.setenv("LLMOPS_PORT", "0")
+    assert "does not bind 0.0.0.0" in _refused("ask", "Where is it?")
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMOPS_PORT", "0")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:7")
+    assert "http://127.0.0.1:9/v1/chat/completions does not answer" in _refused("ask", "Where is it?")
+
+
+def test_the_gateway_of_a_command_ends_with_it_even_when_it_is_killed(built: Path) -> None:
+    holding = (
+        "import sys; from llmops_cli.gateway_process import gateway; from llmops_core.settings import load_settings"
+    )
+    holding += f"\nwith gateway(load_settings(port=0), {NAME!r}): print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as command:
+        assert command.stdout
+        assert command.stdout.readline()
+        (child,) = psutil.Process(command.pid).children()
+        command.kill()
+    try:
+        child.wait(60)
+    except psutil.NoSuchProcess:
+        return
