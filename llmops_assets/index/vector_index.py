@@ -57,10 +57,12 @@ def vector_index(assistant: Assistant) -> dg.AssetsDefinition:
                 IndexSettings(assistant.retrieval.language),
                 snapshots,
                 provenance(context, **snapshots),
+                context.log.warning,
             )
         facts = {"dagster/row_count": done.rows, "kind": done.kind, "added": done.added, "deleted": done.deleted}
         read = {f"{name}_snapshot": snapshot for name, snapshot in snapshots.items()}
-        return materialized(done.version, {**facts, **read})
+        damage = {"damage": done.damage} if done.damage else {}
+        return materialized(done.version, {**facts, **read, **damage})
 
     return index_vector_index
 

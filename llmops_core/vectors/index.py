@@ -64,6 +64,9 @@ class VectorIndex:
     def __init__(self, uri: str, table: str) -> None:
         self._location = TableLocation(uri, table)
 
+    def __str__(self) -> str:
+        return str(self._location)
+
     def build(
         self, batches: Iterable[pl.DataFrame], version: str, settings: IndexSettings, *, fresh: bool = False
     ) -> BuildResult:
@@ -101,19 +104,22 @@ class VectorIndex:
 
         Raises `NotFoundError` if there is no such version, `IndexCorruptError` if it cannot be read.
         """
+        where = f"version {version} of {self._location}"
+        with readable(where):
+            reader = IndexReader(lambda: self._at(version), version, where)
+        reader.probe()
+        return reader
+
+    def _at(self, version: str) -> "LanceDataset":
         dataset = self._location.open()
-        if dataset is None and self._location.folder is not None and self._location.folder.exists():
+        if dataset is None and self._location.exists():
             raise corrupt(self._location, "it has no manifest")
         if dataset is None or version not in self._tagged(dataset):
             raise NotFoundError(
                 f"There is no version {version} of {self._location}. Build it: llmops build, or an older one:"
                 " llmops index rebuild --as-of <time> (or --release <release_id>)"
             )
-        where = f"version {version} of {self._location}"
-        with readable(where):
-            reader = IndexReader(dataset.checkout_version(version), version, where)
-        reader.probe()
-        return reader
+        return dataset.checkout_version(version)
 
     def versions(self) -> list[str]:
         """All versions that can be opened, oldest first."""
@@ -172,6 +178,9 @@ class VectorIndex:
             dataset = self._location.open()
             if dataset is not None:
                 self._tagged(dataset)
+            elif self._location.exists():
+                # Without a manifest nothing in it can be read, and its tags would name versions that are yet to come.
+                self._location.drop()
             return dataset
         except IndexCorruptError:
             if not fresh:

@@ -7,7 +7,8 @@ are immutable and let go of the GIL), but not across a fork.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from llmops_core.errors import InvalidRequestError
+from llmops_core.errors import IndexCorruptError, InvalidRequestError, NotFoundError
 from llmops_core.vectors.hit import Hit
 from llmops_core.vectors.indexes import kind_of
 from llmops_core.vectors.rows import COLUMNS, SEARCH_TEXT, VECTOR
@@ -42,8 +43,10 @@ MOST_QUERY_CHARACTERS = 8_192
 class IndexReader:
     """A version of an index, open for reading."""
 
-    def __init__(self, dataset: "LanceDataset", version: str, where: str) -> None:
-        self._dataset = dataset
+    def __init__(self, find: Callable[[], "LanceDataset"], version: str, where: str) -> None:
+        """`find` opens the version; a search that cannot read calls it again, since a build may have made it anew."""
+        self._find = find
+        self._dataset = dataset = find()
         self._where = where
         self.version = version
         self.rows: int = dataset.count_rows()
@@ -72,8 +75,7 @@ class IndexReader:
         match = MatchQuery(words, SEARCH_TEXT)
         wanted = _checked(k) + OVERFETCH
         while True:
-            with readable(self._where):
-                found = self._dataset.to_table(full_text_query=match, columns=[*COLUMNS, "_score"], limit=wanted)
+            found = self._search(full_text_query=match, columns=[*COLUMNS, "_score"], limit=wanted)
             scores = np.sort(found["_score"].to_numpy())[::-1]
             if len(scores) < wanted or scores[k - 1] > scores[-1]:
                 return _best(found, found["_score"].to_pylist(), k)
@@ -111,12 +113,23 @@ class IndexReader:
         while True:
             nearest: dict[str, Any] = {"column": VECTOR, "q": query, "k": wanted, "metric": "cosine"}
             nearest |= {"use_index": use_index, "nprobes": ALL_PARTITIONS, "refine_factor": REFINE}
-            with readable(self._where):
-                found = self._dataset.to_table(nearest=nearest, columns=[*COLUMNS, VECTOR, "_distance"], **READ_AHEAD)
+            found = self._search(nearest=nearest, columns=[*COLUMNS, VECTOR, "_distance"], **READ_AHEAD)
             distances = np.sort(found["_distance"].to_numpy())
             if len(distances) < wanted or distances[-1] > distances[k - 1] + DISTANCE_ERROR:
                 return _best(found, cosine_similarities(query, _matrix(found)), k)
             wanted *= GROWTH
+
+    def _search(self, **query: Any) -> pa.Table:
+        try:
+            with readable(self._where):
+                return self._dataset.to_table(**query)
+        except IndexCorruptError:
+            with suppress(NotFoundError), readable(self._where):
+                dataset = self._find()
+                found = dataset.to_table(**query)
+                self._dataset = dataset
+                return found
+            raise
 
     def _comparable(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         query = np.asarray(vector, dtype=np.float32)

@@ -66,6 +66,10 @@ class TableLocation:
                     return None
                 raise
 
+    def exists(self) -> bool:
+        """Whether there is a folder of this table; never on an object store, which has none."""
+        return self.folder is not None and self.folder.exists()
+
     def drop(self) -> None:
         """Delete a table that cannot be read, with all its versions; raises `IndexCorruptError` on an object store.
 
@@ -168,6 +172,6 @@ def conflict(where: object) -> ConflictError:
 def corrupt(where: object, why: str) -> IndexCorruptError:
     """A table or version cannot be read."""
     return IndexCorruptError(
-        f"Cannot read {where}: {why}. If its storage can be reached, files are damaged or missing; the index can be made"
-        " again from the lakehouse: llmops index rebuild --as-of <time> (or --release <release_id>)"
+        f"Cannot read {where}: {why}. If its storage can be reached, files are damaged or missing; the next build makes the"
+        " index anew from the lakehouse: llmops build"
     )

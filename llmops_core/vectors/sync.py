@@ -6,17 +6,17 @@ whichever snapshots it was built.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import polars as pl
 
-from llmops_core.errors import PermanentError
+from llmops_core.errors import IndexCorruptError, PermanentError
 from llmops_core.ids import content_hash
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
-from llmops_core.vectors.index import IndexSettings, VectorIndex
+from llmops_core.vectors.index import BuildResult, IndexSettings, VectorIndex
 
 ROWS_PER_BATCH = 8_192
 # Chunks whose texts are in memory together.
@@ -34,6 +34,8 @@ class IndexSync:
     snapshots: dict[str, int]
     added: int
     deleted: int
+    damage: str
+    """What was found damaged or gone and made anew; empty if nothing was."""
 
 
 def sync_index(
@@ -44,10 +46,12 @@ def sync_index(
     settings: IndexSettings,
     snapshots: dict[str, int],
     provenance: Provenance,
+    log: Callable[[str], object],
 ) -> IndexSync:
     """Build the index version of `snapshots` (tables `corpus_chunks` and `index_embeddings`), and record it.
 
-    Raises `PermanentError` when a chunk has no vector in the given snapshot.
+    An index that is damaged, or gone though versions of it are recorded, is made anew, which `log` is told. Raises
+    `PermanentError` when a chunk has no vector in the given snapshot.
     """
     chunks = lakehouse.table(assistant, "corpus_chunks").scan(snapshots["corpus_chunks"]).select(CHUNK_COLUMNS)
     vectors = (
@@ -63,7 +67,11 @@ def sync_index(
             " index/embeddings for this partition again."
         )
     version = index_version(chunks, revision, settings)
-    result = index.build(_batches(chunks, vectors), version, settings)
+    versions = lakehouse.table(assistant, "index_vector_index")
+    is_recorded = revision in versions.read()["embedder_revision"]
+    result, damage = _build(index, chunks, vectors, version, settings, is_recorded=is_recorded)
+    if damage:
+        log(f"The index was made anew from the lakehouse. {damage}")
     row = {
         "index_version": version,
         "embedder_revision": revision,
@@ -79,8 +87,26 @@ def sync_index(
         known = rows.filter(pl.col("index_version") == version)
         return (snapshots, row) if known.is_empty() else (json.loads(known["snapshots"][0]), None)
 
-    pinned = lakehouse.table(assistant, "index_vector_index").append_decided(record, provenance)
-    return IndexSync(version, result.rows, result.kind, pinned, result.added, result.deleted)
+    pinned = versions.append_decided(record, provenance)
+    return IndexSync(version, result.rows, result.kind, pinned, result.added, result.deleted, damage)
+
+
+def _build(
+    index: VectorIndex,
+    chunks: pl.LazyFrame,
+    vectors: pl.LazyFrame,
+    version: str,
+    settings: IndexSettings,
+    *,
+    is_recorded: bool,
+) -> tuple[BuildResult, str]:
+    """Build, all anew if what is there cannot be read; also says what was wrong."""
+    try:
+        damage = f"Nothing is left of {index}, of which versions are recorded." if is_recorded else ""
+        damage = "" if index.versions() else damage
+        return index.build(_batches(chunks, vectors), version, settings), damage
+    except IndexCorruptError as error:
+        return index.build(_batches(chunks, vectors), version, settings, fresh=True), str(error)
 
 
 def index_version(chunks: pl.LazyFrame, revision: str, settings: IndexSettings) -> str:

@@ -13,7 +13,7 @@ from llmops_core.errors import ConflictError
 from llmops_core.ids import content_hash
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
-from llmops_core.models.tokens import load_tokens
+from llmops_core.models.tokens import TokenCounter, load_tokens
 from llmops_core.quality import chunks_suite, validate
 from llmops_core.settings import Settings
 
@@ -113,7 +113,7 @@ def test_chunks_are_written_some_at_a_time_in_one_commit_without_loss(
     before = len(table.load().metadata.snapshots)
     done = sync(lakehouse, settings, tmp_path, size=32)
     ids = chunks(lakehouse)
-    assert (done.documents_cut, ids.keys()) == (7, texts.keys())
+    assert done.documents_cut == len(ids) == 7
     assert done.chunks == sum(map(len, ids.values())) > 28
     files = table.load().inspect.files()
     assert files.num_rows == -(-done.chunks // 4)
@@ -125,12 +125,13 @@ def test_cutting_that_another_overtakes_writes_nothing_twice(
     lakehouse: Lakehouse, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(lakehouse, a="one", b="two")
-    monkeypatch.setattr(sync_module, "load_tokens", lambda folder: (sync_fast(), load_tokens(folder))[1])
 
-    def sync_fast() -> None:
+    def overtaken(folder: Path) -> TokenCounter:
         monkeypatch.undo()
         sync(lakehouse, settings, tmp_path)
+        return load_tokens(folder)
 
+    monkeypatch.setattr(sync_module, "load_tokens", overtaken)
     with pytest.raises(ConflictError):
         sync(lakehouse, settings, tmp_path)
     assert lakehouse.table("helper", "corpus_chunks").read().height == 2

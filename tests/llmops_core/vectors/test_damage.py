@@ -56,7 +56,7 @@ def test_damage_is_found_on_opening_and_repaired_by_a_fresh_build(
     built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any, damage: str
 ) -> None:
     _damage(tmp_path / "t.lance", damage)
-    with pytest.raises(IndexCorruptError, match="llmops index rebuild"):
+    with pytest.raises(IndexCorruptError, match="llmops build"):
         built.open("v2")
     rows = [make_row(n) for n in range(3, 62)]
     built.build(batches(rows), "v2", FLAT, fresh=True)
@@ -72,6 +72,29 @@ def test_a_folder_that_is_gone_has_no_version(built: VectorIndex, tmp_path: Path
         built.open("v1")
 
 
+def test_tags_that_outlived_the_manifests_name_nothing(
+    built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any
+) -> None:
+    _damage(tmp_path / "t.lance", "manifests deleted")
+    for version in ("v3", "v4"):
+        built.build(batches([make_row(n) for n in range(5)]), version, FLAT)
+    assert built.versions()[0] == "v3"
+    with pytest.raises(NotFoundError, match="no version v1"):
+        built.open("v1")
+
+
+def test_a_reader_finds_a_version_that_was_made_anew(
+    built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any, query_vector: Any
+) -> None:
+    reader = built.open("v2")
+    dense, words = reader.dense(query_vector(0), 5), reader.full_text("running", 5)
+    shutil.rmtree(tmp_path / "t.lance")
+    with pytest.raises(IndexCorruptError, match="llmops build"):
+        reader.dense(query_vector(1), 5)
+    built.build(batches([make_row(n) for n in range(3, 62)]), "v2", FLAT)
+    assert (reader.dense(query_vector(0), 5), reader.full_text("running", 5)) == (dense, words)
+
+
 def test_repairing_one_version_leaves_the_others(built: VectorIndex, make_row: Any, batches: Any) -> None:
     reader = built.open("v1")
     before = reader.dense(reader.vectors(1)[0], 60)
@@ -83,7 +106,7 @@ def test_damage_after_opening_is_told_by_the_search(built: VectorIndex, tmp_path
     reader = built.open("v2")
     for file in _files(tmp_path / "t.lance", "data/*"):
         file.unlink()
-    with pytest.raises(IndexCorruptError, match=r"version v2 of the vector index.*llmops index rebuild"):
+    with pytest.raises(IndexCorruptError, match=r"version v2 of the vector index.*llmops build"):
         reader.dense(query_vector(0), 59)
 
 
@@ -91,6 +114,6 @@ def test_a_build_on_a_damaged_table_says_so_and_does_not_delete(
     built: VectorIndex, tmp_path: Path, make_row: Any, batches: Any
 ) -> None:
     _damage(tmp_path / "t.lance", "manifests garbled")
-    with pytest.raises(IndexCorruptError, match="llmops index rebuild"):
+    with pytest.raises(IndexCorruptError, match="llmops build"):
         built.build(batches([make_row(1)]), "v3", FLAT)
     assert _files(tmp_path / "t.lance", "data/*")
