@@ -172,6 +172,8 @@ class LakeTable:
         gone = sorted(set(values))
         if not gone and not files:
             return expected_snapshot
+        # Loaded anew: what compaction did while the frames were made changed no rows and is no conflict.
+        table = self._at(expected_snapshot)
         with self._mapped_errors(), LakeTransaction(table) as transaction:
             for start in range(0, len(gone), IDS_PER_FILTER):
                 literals = set(gone[start : start + IDS_PER_FILTER])

@@ -1,7 +1,7 @@
 """Merging changes files and nothing else, whoever writes meanwhile."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -117,6 +117,24 @@ def test_rows_that_are_deleted_while_files_are_rewritten_stay_deleted(lakehouse:
     assert rewrite(loaded, group, RUN.properties()) is False
     assert "3" not in set(table.read()["source"])
     assert table.read().height == MANY - 1
+
+
+def test_compaction_while_rows_are_made_is_no_conflict(lakehouse: Lakehouse) -> None:
+    table = lakehouse.table("helper", "corpus_documents")
+
+    def document(name: str) -> pl.DataFrame:
+        row = {"document_id": name, "changed_at": datetime.now(UTC)}
+        return pl.DataFrame([row], schema=table.spec.frame_schema)
+
+    for number in range(MANY):
+        table.append(document(str(number)), RUN)
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield document("new")
+        assert compact(table) == [True]
+
+    table.replace("document_id", ["3"], frames(), RUN, table.snapshot_id())
+    assert sorted(table.read()["document_id"]) == sorted({*map(str, range(MANY)), "new"} - {"3"})
 
 
 def test_writers_and_compaction_at_once_lose_no_row_and_double_none(
