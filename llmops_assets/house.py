@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.event_log.base import PartitionKeyFilter
 
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant

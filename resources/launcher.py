@@ -38,6 +38,7 @@ def _lives(pid: int, seen_at: float) -> bool:
     """Whether the process that had this id at that time (Unix seconds) has it still: ids are used again."""
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= seen_at + CLOCK_S
+        same = process.create_time() <= seen_at + CLOCK_S
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
