@@ -4,7 +4,6 @@ One file an address: a line of JSON that says what the body is, then the body. I
 killed process leaves no half copy; its modification time is when the site was last asked.
 """
 
-import hashlib
 import json
 import os
 import tempfile
@@ -18,7 +17,7 @@ from llmops_core.ids import content_hash
 
 @dataclass(frozen=True)
 class Copy:
-    """What is known of a body: the address that it came from in the end, what was said of it, and its SHA-256."""
+    """What is known of a body: the address that it came from in the end, and what was said of it."""
 
     url: str
     content_type: str
@@ -27,7 +26,6 @@ class Copy:
     lastmod: str
     """What the sitemap said when the site was asked."""
     size: int = 0
-    digest: str = ""
 
     @property
     def conditions(self) -> dict[str, str]:
@@ -58,7 +56,7 @@ class WebCache:
 
     def put(self, url: str, copy: Copy, body: bytes) -> Copy:
         """Keep a body; raises `OSError` if that cannot be written."""
-        whole = replace(copy, size=len(body), digest=hashlib.sha256(body).hexdigest())
+        whole = replace(copy, size=len(body))
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".", delete=False) as file:
             file.write(json.dumps(asdict(whole)).encode() + b"\n" + body)

@@ -36,7 +36,8 @@ class HashEmbedder:
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         numbers = np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], dtype=np.uint8)
-        return l2_normalised(numbers.astype(np.float32)[None] + 1)[0]
+        vector: NDArray[np.float32] = l2_normalised(numbers.astype(np.float32)[None] + 1)[0]
+        return vector
 
 
 @pytest.fixture(autouse=True)
