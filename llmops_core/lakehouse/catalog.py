@@ -4,6 +4,8 @@ PyIceberg has its own configuration (`PYICEBERG_CATALOG__<NAME>__…`, `.pyicebe
 that wins, so that PostgreSQL, REST, Glue and Hive need no code here. Otherwise a laptop gets SQLite and a folder.
 """
 
+from contextlib import suppress
+
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.utils.config import Config
 
@@ -23,14 +25,28 @@ def open_catalog(settings: Settings) -> Catalog:
         if Config().get_catalog_config(name):
             return load_catalog(name)
         settings.lakehouse.mkdir(parents=True, exist_ok=True)
-        return load_catalog(
-            name,
-            type="sql",
-            uri=f"sqlite:///{settings.lakehouse / 'catalog.db'}?timeout={SQLITE_TIMEOUT_S}",
-            warehouse=(settings.lakehouse / "warehouse").as_uri(),
-        )
+        return _open_sqlite(settings)
     except Exception as error:  # every catalog type raises errors of its own libraries
         raise LakehouseError(
             f"Iceberg catalog {name!r} cannot be opened: {error}. Check LLMOPS_HOME ({settings.home}), or the"
             f" PYICEBERG_CATALOG__{name.upper()}__… variables if it is a remote one."
         ) from error
+
+
+def _open_sqlite(settings: Settings) -> Catalog:
+    from sqlalchemy.exc import OperationalError
+
+    def opened() -> Catalog:
+        return load_catalog(
+            settings.catalog,
+            type="sql",
+            uri=f"sqlite:///{settings.lakehouse / 'catalog.db'}?timeout={SQLITE_TIMEOUT_S}",
+            warehouse=(settings.lakehouse / "warehouse").as_uri(),
+        )
+
+    # Of processes that open it for the first time, each tries to make PyIceberg's own two tables, and a slower one fails
+    # once for each that another has made.
+    for _ in range(2):
+        with suppress(OperationalError):
+            return opened()
+    return opened()

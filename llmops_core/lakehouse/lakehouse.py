@@ -4,10 +4,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.table import Table as IcebergTable
 
-from llmops_core.errors import LakehouseError, NotFoundError
+from llmops_core.errors import ConflictError, LakehouseError, NotFoundError
 from llmops_core.lakehouse.catalog import open_catalog
 from llmops_core.lakehouse.schemas import TABLES, TableSpec
 from llmops_core.lakehouse.table import LakeTable
@@ -24,6 +24,12 @@ PROPERTIES = {
     "commit.manifest.min-count-to-merge": "16",
     "write.parquet.compression-codec": "zstd",
 }
+
+# The table that makes a namespace an assistant's.
+OURS = "release_events"
+
+# Of processes that change the same table at once, one wins each time.
+ATTEMPTS = 20
 
 
 class Lakehouse:
@@ -50,25 +56,20 @@ class Lakehouse:
         Returns what was changed, in words (`dry_run`: what would be); safe to call at any time, by several processes at once.
         """
         if not dry_run:
-            with suppress(NamespaceAlreadyExistsError):
-                self.catalog.create_namespace(assistant)
-        changes: list[str] = []
-        for spec in TABLES.values():
-            identifier = f"{assistant}.{spec.name}"
-            try:
-                table = self.catalog.load_table(identifier)
-            except NoSuchTableError:
-                with suppress(TableAlreadyExistsError):
-                    if not dry_run:
-                        self._create(identifier, spec)
-                    changes.append(f"{identifier}: table")
-                continue
-            changes.extend(_evolve(table, spec, dry_run=dry_run))
-        return changes
+            self._create_namespace(assistant)
+        return [
+            change
+            for spec in TABLES.values()
+            for change in self._prepare(f"{assistant}.{spec.name}", spec, dry_run=dry_run)
+        ]
 
     def assistants(self) -> list[str]:
-        """The assistants that have tables here."""
-        return sorted(".".join(namespace) for namespace in self.catalog.list_namespaces())
+        """The assistants that have tables here; namespaces of others, in a catalog that is shared, are none."""
+        return sorted(
+            namespace[0]
+            for namespace in self.catalog.list_namespaces()
+            if (*namespace, OURS) in self.catalog.list_tables(namespace)
+        )
 
     def spool(self) -> tuple["FileSystem", str]:
         """Where gateways put their sealed spool segments: a filesystem and a folder in it."""
@@ -90,6 +91,28 @@ class Lakehouse:
                 f" PYICEBERG_CATALOG__{self.catalog.name.upper()}__WAREHOUSE, for example to s3://bucket/path"
             )
         return given.rstrip("/")
+
+    def _create_namespace(self, assistant: str) -> None:
+        try:
+            self.catalog.create_namespace(assistant)
+        except (
+            Exception
+        ):  # it is there, or another process makes it now, for which each catalog has an error of its own
+            if not self.catalog.namespace_exists(assistant):
+                raise
+
+    def _prepare(self, identifier: str, spec: TableSpec, *, dry_run: bool) -> list[str]:
+        for _ in range(ATTEMPTS):
+            try:
+                with suppress(NoSuchTableError):
+                    return _evolve(self.catalog.load_table(identifier), spec, dry_run=dry_run)
+                if not dry_run:
+                    self._create(identifier, spec)
+                return [f"{identifier}: table"]
+            except (CommitFailedException, TableAlreadyExistsError):
+                # Another process does the same at this moment: look again at what is left to do.
+                continue
+        raise ConflictError(f"{identifier} is being changed all the time; try again.")
 
     def _create(self, identifier: str, spec: TableSpec) -> None:
         properties = {**PROPERTIES, "comment": spec.doc, **spec.properties}
