@@ -6,6 +6,7 @@ tables are none of them.
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table as IcebergTable
@@ -19,10 +20,12 @@ def unreferenced(lakehouse: Lakehouse, table: IcebergTable) -> dict[str, int]:
 
     They are listed before what is referred to is computed, so a file that a commit brings meanwhile is not among them; one
     that a writer has written and not yet committed is, and is saved by the grace (see notes.py). Raises `LakehouseError`
-    if the listing does not even have the table's own metadata: then paths are not what they seem, and nothing may go.
+    if the table lies in another home, or if the listing does not even have the table's own metadata: then paths are not what
+    they seem, and nothing may go.
     """
     from pyarrow.fs import FileSelector, FileType
 
+    _check_home(lakehouse, table)
     filesystem, folder = lakehouse.filesystem(table.location())
     before = _path(table.refresh().metadata_location)
     listed = filesystem.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
@@ -42,6 +45,20 @@ def delete(lakehouse: Lakehouse, table: IcebergTable, paths: list[str]) -> None:
     for path in paths:
         with suppress(FileNotFoundError):
             filesystem.delete_file(path)
+
+
+def _check_home(lakehouse: Lakehouse, table: IcebergTable) -> None:
+    """Refuse a local table outside of the warehouse: Iceberg's metadata has absolute paths, so a copied home names files that
+    the original has gone on to write and to need.
+    """
+    filesystem, warehouse = lakehouse.filesystem(lakehouse.warehouse())
+    if filesystem.type_name == "local":
+        folder, root = Path(_path(table.location())).resolve(), Path(warehouse).resolve()
+        if not folder.is_relative_to(root):
+            raise LakehouseError(
+                f"{'.'.join(table.name())} lies in {folder}, outside of the warehouse {root}: this home was copied or moved, and"
+                " no file was deleted. Use the home at its first path, or put a link there if it was moved."
+            )
 
 
 def _path(uri: str) -> str:

@@ -1,5 +1,6 @@
 """Which files go: those that nothing leads to and nobody is about to commit."""
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,12 +9,14 @@ import polars as pl
 import pytest
 from pyarrow.fs import FileSystem
 
+from llmops_core.assistant import Assistant
 from llmops_core.errors import LakehouseError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import LakeTable, Provenance
+from llmops_core.maintenance.maintain import maintain
 from llmops_core.maintenance.report import Maintained
 from llmops_core.maintenance.unreferenced import unreferenced
-from llmops_core.settings import Settings
+from llmops_core.settings import Settings, load_settings
 
 RUN = Provenance("test")
 Maintain = Callable[[datetime], Maintained]
@@ -95,9 +98,37 @@ def test_a_folder_whose_listing_lacks_the_tables_own_metadata_is_left_alone(
     assert (other / "precious.parquet").exists()
 
 
-def test_a_home_whose_path_has_blanks_and_signs_is_swept_like_any_other(tmp_path: Path) -> None:
-    from llmops_core.settings import load_settings
+def test_maintenance_of_a_copied_home_deletes_nothing_of_the_original(
+    settings: Settings,
+    assistant: Assistant,
+    table: LakeTable,
+    later: Later,
+    files: Files,
+    feedback: Callable[..., pl.DataFrame],
+    lakehouse: Lakehouse,
+    tmp_path: Path,
+) -> None:
+    # The catalog of a copy names the places of the original.
+    shutil.copytree(settings.home, tmp_path / "copy")
+    copy = load_settings(home=tmp_path / "copy")
+    table.append(feedback(lakehouse, "newer than the copy", at=datetime.now(UTC)), RUN)
+    before = files(settings)
+    for day in (0, 1):
+        with pytest.raises(LakehouseError, match="copied or moved"):
+            maintain(Lakehouse.open(copy), copy, assistant, {}, RUN, now=later(day))
+    assert files(settings) == before
 
+
+def test_a_home_that_is_reached_by_a_link_is_swept_like_any_other(settings: Settings, table: LakeTable) -> None:
+    moved = settings.home.with_name("moved")
+    settings.home.rename(moved)
+    settings.home.symlink_to(moved)
+    for home in (settings.home, moved):
+        lakehouse = Lakehouse.open(load_settings(home=home))
+        assert unreferenced(lakehouse, lakehouse.table("helper", "traffic_feedback").load()) == {}
+
+
+def test_a_home_whose_path_has_blanks_and_signs_is_swept_like_any_other(tmp_path: Path) -> None:
     lakehouse = Lakehouse.open(load_settings(home=tmp_path / "my home (ü) 100%"))
     lakehouse.prepare("helper")
     table = lakehouse.table("helper", "prompts_versions")
