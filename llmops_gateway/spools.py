@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from llmops_core.errors import NotFoundError, SpoolError
+from llmops_core.errors import LlmopsError, NotFoundError, SpoolError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings
 from llmops_core.traffic.folder import abandoned
@@ -28,7 +28,9 @@ class Spools:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._writers: dict[str, SpoolWriter] = {}
+        self._unopened: dict[str, str] = {}
         self._shippers: dict[str, Shipper] = {}
+        self._troubles: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spool-shipper", daemon=True)
@@ -36,10 +38,7 @@ class Spools:
     def start(self, assistants: Iterable[str]) -> None:
         """Open the spools of these assistants, so that what the last run left is shipped, and begin to ship."""
         for assistant in assistants:
-            try:
-                self.of(assistant)
-            except SpoolError as error:
-                log.error("%s: nothing can be logged, so nothing is served: %s", assistant, error)
+            self._try_to_open(assistant)
         self._thread.start()
 
     def stop(self) -> None:
@@ -52,15 +51,18 @@ class Spools:
             self._guarded(assistant, self._ship_abandoned)
 
     def of(self, assistant: str) -> SpoolWriter:
-        """The spool of an assistant, ready to be written to; raises `SpoolError` with the reason if it is not."""
-        with self._lock:
-            writer = self._writers.get(assistant)
-            if writer is None:
-                writer = SpoolWriter(self._settings.spool, assistant).open()
-                self._writers[assistant] = writer
+        """The spool of an assistant, ready to be written to; raises `SpoolError` with the reason if it is not.
+
+        Blocks while it is opened; see `is_open`.
+        """
+        writer = self._writers.get(assistant) or self._open(assistant)
         if not writer.healthy():
             raise SpoolError(writer.last_error or f"The spool of {assistant} is closed.")
         return writer
+
+    def is_open(self, assistant: str) -> bool:
+        """Whether the spool of an assistant was opened."""
+        return assistant in self._writers
 
     def find(self, request_id: str) -> dict[str, Any]:
         """A logged request as the row's JSON, from local disk or else from Iceberg; raises `NotFoundError`."""
@@ -79,11 +81,33 @@ class Spools:
 
     def problems(self) -> dict[str, str]:
         """Assistant → why its rows cannot be written."""
-        return {name: str(writer.last_error) for name, writer in self._writers.items() if not writer.healthy()}
+        failing = {name: str(writer.last_error) for name, writer in dict(self._writers).items() if not writer.healthy()}
+        return {**self._unopened, **failing}
+
+    def _open(self, assistant: str) -> SpoolWriter:
+        with self._lock:
+            if assistant not in self._writers:
+                try:
+                    self._writers[assistant] = SpoolWriter(self._settings.spool, assistant).open()
+                except LlmopsError as error:
+                    self._unopened[assistant] = str(error)
+                    raise SpoolError(str(error)) from error
+                self._unopened.pop(assistant, None)
+            return self._writers[assistant]
+
+    def _try_to_open(self, assistant: str) -> None:
+        known = self._unopened.get(assistant)
+        try:
+            self._open(assistant)
+        except SpoolError as error:
+            if str(error) != known:
+                log.error("%s: nothing can be logged, so nothing is served: %s", assistant, error)
 
     def _run(self) -> None:
         forgotten_at = time.monotonic()
         while not self._stop.wait(SHIP_EVERY_S):
+            for assistant in list(self._unopened):
+                self._try_to_open(assistant)
             for assistant in list(self._writers):
                 self._guarded(assistant, self._ship)
             if time.monotonic() - forgotten_at > FORGET_EVERY_S:
@@ -93,10 +117,17 @@ class Spools:
                     self._guarded(assistant, self._ship_abandoned)
 
     def _guarded(self, assistant: str, work: Callable[[str], None]) -> None:
+        """Do what may fail and is tried again soon; a failure is reported once, not every second while it lasts."""
+        what = (assistant, work.__name__)
         try:
             work(assistant)
         except Exception as error:  # storage, catalog and drivers raise what they like; the rows wait on local disk
-            log.warning("%s: the request log is not shipped, and waits on local disk: %s", assistant, error)
+            if self._troubles.get(what) != str(error):
+                log.warning("%s: the request log is not shipped, and waits on local disk: %s", assistant, error)
+            self._troubles[what] = str(error)
+        else:
+            if self._troubles.pop(what, None):
+                log.warning("%s: the request log is shipped again", assistant)
 
     def _ship(self, assistant: str) -> None:
         if assistant not in self._shippers:
