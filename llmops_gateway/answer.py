@@ -47,6 +47,8 @@ class Answer:
         self._pieces: list[str] = []
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
+        self.logged = False
+        """Whether the row of a whole answer is on its way: then a client that leaves makes no second one."""
 
     @property
     def text(self) -> str:
@@ -111,7 +113,7 @@ class Answer:
             "cut": self._rendered.cut if self._rendered else {},
         }
 
-    def row(self, status: int, error: LlmopsError | None = None) -> RequestRow:
+    def row(self, status: int, error: Exception | None = None) -> RequestRow:
         """The log row of the request as it ended."""
         manifest = self.served.release.manifest
         rendered, retrieved = self._rendered, self._retrieved

@@ -24,8 +24,8 @@ log = logging.getLogger("llmops.gateway")
 CLIENT_CLOSED_REQUEST = 499
 
 
-def status_of(error: LlmopsError) -> int:
-    """The HTTP status of an error."""
+def status_of(error: Exception) -> int:
+    """The HTTP status of an error; 500 for a fault of the gateway itself."""
     if isinstance(error, NotFoundError):
         return 404
     if isinstance(error, (InvalidRequestError, ContextOverflowError)):
@@ -35,8 +35,10 @@ def status_of(error: LlmopsError) -> int:
     return 500
 
 
-def error_of(error: LlmopsError) -> dict[str, Any]:
-    """The body of an error."""
+def error_of(error: Exception) -> dict[str, Any]:
+    """The body of an error; a fault of the gateway itself goes to its log and not to the client."""
+    if not isinstance(error, LlmopsError):
+        return error_body("The gateway failed on this request; its log says why.", "server_error")
     status = status_of(error)
     code = "context_length_exceeded" if isinstance(error, ContextOverflowError) else None
     return error_body(str(error), "invalid_request_error" if status < 500 else "server_error", code)
@@ -64,9 +66,8 @@ async def on_disconnect(_: Request, error: Exception) -> Response:
 
 
 async def on_crash(http: Request, error: Exception) -> Response:
-    """Answer a fault of the gateway itself, which goes to its log and not to the client."""
+    """Answer a fault of the gateway itself."""
     request_id = http.state.request_id
     log.exception("%s: %s %s failed", request_id, http.method, http.url.path, exc_info=error)
-    body = error_body("The gateway failed on this request; its log says why.", "server_error")
     # This answer is made outside the middleware that sets the header on all others.
-    return JSONResponse(body, status_code=500, headers={HEADER: request_id})
+    return JSONResponse(error_of(error), status_code=500, headers={HEADER: request_id})

@@ -32,6 +32,7 @@ from llmops_core.errors import (
 from llmops_core.ids import uuid7
 from llmops_core.settings import Settings
 from llmops_core.traffic.row import FeedbackRow, RequestRow
+from llmops_core.traffic.spool import SpoolWriter
 from llmops_core.version import code_version
 from llmops_gateway.answer import LOCAL_SUBJECT, Answer, refused
 from llmops_gateway.errors import (
@@ -112,10 +113,12 @@ class Gateway:
         started = time.perf_counter()
         request: ChatRequest = parse(ChatRequest, await _body(http))
         assistant = self.releases.assistant_of(request.model)
-        spool = await asyncio.to_thread(self._spools.of, assistant)
+        spool = await self._spool(assistant)
         request_id = http.state.request_id
         try:
-            served = self.releases.ready(request.model) or await _while_connected(http, self._loaded(request.model))
+            served = self.releases.ready(request.model)
+            if served is None:
+                served = await _while_connected(http, self._loaded(request.model))
         except LlmopsError as error:
             await spool.append("request", refused(request_id, assistant, request, status_of(error), error).to_payload())
             raise
@@ -126,13 +129,13 @@ class Gateway:
         pieces = answer.pieces()
         try:
             first = await _while_connected(http, _begin(answer, pieces))
-        except LlmopsError as error:
+        except (asyncio.CancelledError, ClientDisconnect):
+            self._log_late(assistant, answer.row(CLIENT_CLOSED_REQUEST))
+            raise
+        except Exception as error:  # a fault of the gateway itself is logged with the request, too
             if isinstance(error, EngineError):
                 self.releases.refresh()
             await spool.append("request", answer.row(status_of(error), error).to_payload())
-            raise
-        except (asyncio.CancelledError, ClientDisconnect):
-            self._log_late(assistant, answer.row(CLIENT_CLOSED_REQUEST))
             raise
         headers = {
             "x-llmops-release": served.release.release_id,
@@ -163,9 +166,10 @@ class Gateway:
                 yield stream.text(first)
             async for piece in pieces:
                 yield stream.text(piece)
+            answer.logged = True
             await self._spools.of(answer.served.assistant).append("request", answer.row(200).to_payload())
-        except LlmopsError as error:
-            log.warning("%s: %s", answer.request_id, error)
+        except Exception as error:  # the status is out already, so whatever it is becomes an event
+            log.warning("%s: %s", answer.request_id, error, exc_info=not isinstance(error, LlmopsError))
             if isinstance(error, EngineError):
                 self.releases.refresh()
             if not isinstance(error, SpoolError):
@@ -173,12 +177,18 @@ class Gateway:
             yield stream.error(error_of(error))
             return
         except (asyncio.CancelledError, GeneratorExit):
-            self._log_late(answer.served.assistant, answer.row(CLIENT_CLOSED_REQUEST))
+            if not answer.logged:
+                self._log_late(answer.served.assistant, answer.row(CLIENT_CLOSED_REQUEST))
             raise
         yield stream.closing(answer.finish_reason or "stop", answer.extension())
         if options and options.include_usage and answer.usage:
             yield stream.usage(answer.usage)
         yield stream.end()
+
+    async def _spool(self, assistant: str) -> SpoolWriter:
+        if not self._spools.is_open(assistant):
+            return await asyncio.to_thread(self._spools.of, assistant)
+        return self._spools.of(assistant)
 
     async def _loaded(self, model: str) -> Served:
         # Not in a thread that waits: the few there are would not be there for anybody else.
@@ -225,7 +235,7 @@ class Gateway:
             subject=LOCAL_SUBJECT,
             **feedback.model_dump(),
         )
-        spool = await asyncio.to_thread(self._spools.of, row["assistant"])
+        spool = await self._spool(row["assistant"])
         await spool.append("feedback", said.to_payload())
         return JSONResponse({"feedback_id": said.feedback_id, "request_id": said.request_id})
 

@@ -73,6 +73,17 @@ def promote(settings: Settings, **changes: Any) -> str:
     return release_id
 
 
+def shipped(settings: Settings) -> list[dict[str, Any]]:
+    """All lines of the log that gateways have brought into the lakehouse's storage."""
+    filesystem, root = Lakehouse.open(settings).spool()
+    return [
+        line
+        for gateway_id in gateways(filesystem, root, NAME)
+        for segment in segments_after(filesystem, root, NAME, gateway_id, 0)
+        for line in segment.rows
+    ]
+
+
 @dataclass
 class Running:
     """A gateway that runs, and what was asked of it."""
@@ -80,6 +91,7 @@ class Running:
     url: str
     settings: Settings
     client: openai.OpenAI
+    pid: int
     answered: list[str] = field(default_factory=list)
 
     def raw(self, content: str = QUESTION, model: str = NAME, **more: Any) -> tuple[Any, Mapping[str, str]]:
@@ -114,13 +126,7 @@ class Running:
 
     def shipped(self) -> list[dict[str, Any]]:
         """All lines of the log that are in the lakehouse's storage."""
-        filesystem, root = Lakehouse.open(self.settings).spool()
-        return [
-            line
-            for gateway_id in gateways(filesystem, root, NAME)
-            for segment in segments_after(filesystem, root, NAME, gateway_id, 0)
-            for line in segment.rows
-        ]
+        return shipped(self.settings)
 
     def shipped_requests(self) -> list[dict[str, Any]]:
         """The requests among them."""
@@ -142,7 +148,7 @@ def running_gateway(settings: Settings, status: int = 200) -> Iterator[Running]:
         url = str(json.loads(process.stdout.readline())["url"])
         until(lambda: _has_status(url, status))
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=WAIT_S) as client:
-            yield Running(url, settings, client)
+            yield Running(url, settings, client, process.pid)
     finally:
         process.terminate()
         process.wait(60)
