@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from openai import APIError, APIStatusError, OpenAI
+from openai import APIError, APIStatusError, DefaultHttpxClient, OpenAI
 
 from llmops_core.errors import EngineError, LakehouseError, PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -71,7 +71,7 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
 @contextmanager
 def client(url: str) -> Iterator[OpenAI]:
     """OpenAI's client for a gateway, past any proxy that the environment names."""
-    with httpx.Client(trust_env=False) as http:
+    with DefaultHttpxClient(trust_env=False) as http:
         yield OpenAI(base_url=url, api_key="none", timeout=600, max_retries=0, http_client=http)
 
 
