@@ -116,8 +116,8 @@ class VectorIndex:
             raise corrupt(self._location, "it has no manifest")
         if dataset is None or version not in self._tagged(dataset):
             raise NotFoundError(
-                f"There is no version {version} of {self._location}. Build it: llmops build, or an older one:"
-                " llmops index rebuild --as-of <time> (or --release <release_id>)"
+                f"There is no version {version} of {self._location}: it was never built, or retention let it go. llmops build"
+                " makes the index of the present documents, and a release with it."
             )
         return dataset.checkout_version(version)
 

@@ -188,7 +188,7 @@ def test_what_nothing_needs_is_gone_from_the_disk(home: Home) -> None:
         there = {snapshot.snapshot_id for snapshot in table.snapshots()}
         assert not there & gone
         assert there <= needed | {table.metadata.current_snapshot_id}
-    with pytest.raises(NotFoundError, match="index rebuild"):
+    with pytest.raises(NotFoundError, match="retention let it go"):
         home.load(second)
 
 

@@ -124,7 +124,7 @@ def test_versions_come_oldest_first_and_can_be_forgotten(index: VectorIndex, mak
     index.delete_version("b")
     index.delete_version("b")
     assert index.versions() == ["a"]
-    with pytest.raises(NotFoundError, match=r"no version b.*llmops index rebuild"):
+    with pytest.raises(NotFoundError, match=r"no version b.*llmops build"):
         index.open("b")
 
 
