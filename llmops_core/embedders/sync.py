@@ -74,7 +74,9 @@ def embed_bucket(
     missing = _missing(tables, revision).filter(_bucket(buckets) == bucket)
     of = int(missing.select(pl.len()).collect(engine="streaming").item())
     done = 0
-    for part in missing.collect_batches(chunk_size=CHUNKS_PER_COMMIT, lazy=True):
+    for unsorted in missing.collect_batches(chunk_size=CHUNKS_PER_COMMIT, lazy=True):
+        # Texts of one length together: a batch is padded to its longest.
+        part = unsorted.sort("tokens", "chunk_id", descending=True)
         vectors: list[NDArray[np.float32]] = []
         for some in part.iter_slices(CHUNKS_PER_BATCH):
             texts = [
@@ -96,7 +98,7 @@ def embed_bucket(
 
 
 def _missing(tables: EmbeddingTables, revision: str, embeddings_snapshot: int | None = None) -> pl.LazyFrame:
-    chunks = tables.chunks.scan(tables.chunks_snapshot).select("chunk_id", "title", "heading_path", "text")
+    chunks = tables.chunks.scan(tables.chunks_snapshot).select("chunk_id", "title", "heading_path", "text", "tokens")
     present = (
         tables.embeddings.scan(embeddings_snapshot).filter(pl.col("embedder_revision") == revision).select("chunk_id")
     )

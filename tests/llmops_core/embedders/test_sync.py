@@ -56,6 +56,7 @@ def tables(lakehouse: Lakehouse) -> EmbeddingTables:
                 "title": "Guide",
                 "heading_path": ["Part"],
                 "text": f"text {n}",
+                "tokens": n % 7,
             }
             for n in range(start, min(start + 20, CHUNKS))
         ]
