@@ -5,7 +5,6 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from llmops_assets.house import asset_key
 from llmops_core.assistant import Assistant
-from llmops_core.traffic.ingest import pending
 from resources.platform import LakehouseResource
 
 CRON = "*/5 * * * *"
@@ -32,6 +31,8 @@ def traffic_every_five_minutes(assistant: Assistant, job: UnresolvedAssetJobDefi
         description=f"Ingests the request log ({CRON}); skipped while there is nothing new.",
     )
     def traffic_every_five_minutes(lakehouse: LakehouseResource) -> dg.RunRequest | dg.SkipReason:
+        from llmops_core.traffic.ingest import pending
+
         lake = lakehouse.open(assistant)
         tables = [lake.table(assistant.name, f"traffic_{noun}") for noun in NOUNS]
         waiting = pending(tables, *lake.spool(), assistant.name)

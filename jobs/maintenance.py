@@ -5,8 +5,6 @@ import dagster as dg
 from jobs.build import exclusive
 from llmops_assets.house import build_pool, failing_for_good, recorded_versions
 from llmops_core.assistant import Assistant
-from llmops_core.lakehouse.table import Provenance
-from llmops_core.maintenance.maintain import maintain
 from resources.platform import LakehouseResource, ModelsResource
 
 CRON = "0 4 * * *"
@@ -19,6 +17,9 @@ def lakehouse_maintain(assistant: Assistant) -> dg.JobDefinition:
     def maintain_tables(
         context: dg.OpExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
     ) -> dg.Output[None]:
+        from llmops_core.lakehouse.table import Provenance
+        from llmops_core.maintenance.maintain import maintain
+
         with failing_for_good():
             done = maintain(
                 lakehouse.open(assistant),

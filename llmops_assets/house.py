@@ -3,17 +3,17 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from llmops_core.errors import NotFoundError, PermanentError
-from llmops_core.lakehouse.table import Provenance
 from llmops_core.version import code_version
+
+if TYPE_CHECKING:
+    from llmops_core.lakehouse.table import Provenance
 
 Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext
 
@@ -85,6 +85,9 @@ def latest_data_version(context: Context, key: dg.AssetKey, partition_key: str |
 
 def passed_check(context: Context, key: dg.AssetKey, check: str, partition_key: str) -> bool:
     """Whether the check of a partition ended, for its latest materialisation, and passed."""
+    from dagster._core.event_api import PartitionKeyFilter
+    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
     latest = context.instance.get_latest_data_version_record(key, partition_key=partition_key)
     ended = context.instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(key, check),
@@ -120,8 +123,10 @@ def recorded_snapshot(context: Context, key: dg.AssetKey, partition_key: str | N
     return int(recorded(context, key, partition_key))
 
 
-def provenance(context: Context, **reads: int | str) -> Provenance:
+def provenance(context: Context, **reads: int | str) -> "Provenance":
     """Who writes (this run) and what was read to write it."""
+    from llmops_core.lakehouse.table import Provenance
+
     return Provenance(context.run.run_id, reads)
 
 

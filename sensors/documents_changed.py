@@ -17,7 +17,6 @@ from jobs.build import exclusive
 from llmops_assets.house import asset_key
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
-from llmops_core.corpus.read import fingerprint, sources_of
 from llmops_core.errors import SourceError
 
 # A change whose builds failed this often waits for a person (or for the next change).
@@ -37,6 +36,8 @@ def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -
         description="Launches index_build when a source has new, changed or fewer documents.",
     )
     def documents_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        from llmops_core.corpus.read import fingerprint, sources_of
+
         seen: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
         try:
             sources = sources_of(assistant)

@@ -14,7 +14,6 @@ from llmops_assets.house import (
     recorded_snapshot,
 )
 from llmops_core.assistant import Assistant
-from llmops_core.chunks.sync import sync_chunks
 from resources.platform import LakehouseResource, ModelsResource
 
 
@@ -34,6 +33,8 @@ def chunks(assistant: Assistant) -> dg.AssetsDefinition:
     def corpus_chunks(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
     ) -> dg.MaterializeResult[None]:
+        from llmops_core.chunks.sync import sync_chunks
+
         documents = recorded_snapshot(context, upstream)
         with failing_for_good():
             done = sync_chunks(

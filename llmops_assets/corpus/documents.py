@@ -7,7 +7,6 @@ import dagster as dg
 from llmops_assets.corpus.rejected import rejected_spec
 from llmops_assets.house import RETRIES, asset_key, build_pool, described, failing_for_good, materialized, provenance
 from llmops_core.assistant import Assistant
-from llmops_core.corpus.sync import sync_corpus
 from resources.platform import LakehouseResource
 
 
@@ -28,6 +27,8 @@ def documents(assistant: Assistant) -> dg.AssetsDefinition:
     def corpus_documents(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource
     ) -> Iterator[dg.MaterializeResult[None]]:
+        from llmops_core.corpus.sync import sync_corpus
+
         with failing_for_good():
             done = sync_corpus(lakehouse.open(assistant), assistant, provenance(context), context.log.info)
         changes = {"new": done.new, "changed": done.changed, "deleted": done.deleted}

@@ -13,7 +13,6 @@ from llmops_assets.house import (
     recorded_snapshot,
 )
 from llmops_core.assistant import Assistant
-from llmops_core.evaluation.sync import sync_cases
 from resources.platform import LakehouseResource
 
 
@@ -30,6 +29,8 @@ def cases(assistant: Assistant) -> dg.AssetsDefinition:
         **described(assistant, "evaluation", "iceberg"),
     )
     def evaluation_cases(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) -> dg.MaterializeResult[None]:
+        from llmops_core.evaluation.sync import sync_cases
+
         documents = recorded_snapshot(context, upstream)
         with failing_for_good():
             done = sync_cases(

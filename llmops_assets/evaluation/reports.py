@@ -15,8 +15,6 @@ from llmops_assets.house import (
     recorded_snapshot,
 )
 from llmops_core.assistant import Assistant
-from llmops_core.evaluation.cases import cases_from
-from llmops_core.evaluation.score import report_of, store_report
 from resources.platform import LakehouseResource
 
 
@@ -35,6 +33,9 @@ def reports(assistant: Assistant) -> dg.AssetsDefinition:
     def evaluation_reports(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource
     ) -> dg.MaterializeResult[None]:
+        from llmops_core.evaluation.cases import cases_from
+        from llmops_core.evaluation.score import report_of, store_report
+
         lake = lakehouse.open(assistant)
         snapshot, scored = recorded_snapshot(context, results), latest_materialization(context.instance, results)
         assert scored

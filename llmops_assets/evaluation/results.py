@@ -11,11 +11,7 @@ from llmops_assets.house import (
     provenance,
     recorded_snapshot,
 )
-from llmops_core.answering.loaded import ModelPool, load_release
 from llmops_core.assistant import Assistant
-from llmops_core.evaluation.cases import cases_from
-from llmops_core.evaluation.score import outstanding, score, store_results
-from llmops_core.release.registry import Releases
 from resources.platform import EnginesResource, LakehouseResource, ModelsResource
 
 
@@ -45,6 +41,11 @@ def results(assistant: Assistant) -> dg.AssetsDefinition:
         models: ModelsResource,
         engines: EnginesResource,
     ) -> dg.MaterializeResult[None]:
+        from llmops_core.answering.loaded import ModelPool, load_release
+        from llmops_core.evaluation.cases import cases_from
+        from llmops_core.evaluation.score import outstanding, score, store_results
+        from llmops_core.release.registry import Releases
+
         lake = lakehouse.open(assistant)
         snapshot = recorded_snapshot(context, cases)
         table = lake.table(assistant.name, "evaluation_results")

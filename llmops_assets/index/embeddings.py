@@ -22,7 +22,6 @@ from llmops_assets.house import (
 )
 from llmops_assets.partitions import embedder_of, embedder_revisions
 from llmops_core.assistant import Assistant
-from llmops_core.embedders.sync import EmbeddingTables, embed_bucket, is_complete, missing_by_bucket
 from resources.platform import LakehouseResource, ModelsResource
 
 
@@ -62,6 +61,8 @@ def _plan(assistant: Assistant) -> dg.OpDefinition:
     def plan(
         context: dg.OpExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
     ) -> Iterator[dg.DynamicOutput[dict[str, int]]]:
+        from llmops_core.embedders.sync import EmbeddingTables, missing_by_bucket
+
         snapshot = recorded_snapshot(context, asset_key(assistant, "corpus", "chunks"))
         buckets = models.settings().embed_buckets
         tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, snapshot)
@@ -81,6 +82,8 @@ def _embed(assistant: Assistant) -> dg.OpDefinition:
     def embed(
         context: dg.OpExecutionContext, part: dict[str, int], lakehouse: LakehouseResource, models: ModelsResource
     ) -> dict[str, int]:
+        from llmops_core.embedders.sync import EmbeddingTables, embed_bucket, missing_by_bucket
+
         revision = context.partition_key
         tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, part["chunks_snapshot"])
         bucket, buckets = part["bucket"], part["buckets"]
@@ -109,6 +112,8 @@ def _commit(assistant: Assistant) -> dg.OpDefinition:
     def commit(
         context: dg.OpExecutionContext, parts: list[dict[str, int]], lakehouse: LakehouseResource
     ) -> dg.Output[None]:
+        from llmops_core.embedders.sync import EmbeddingTables, is_complete
+
         revision, snapshot = context.partition_key, parts[0]["chunks_snapshot"]
         tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, snapshot)
         before = latest_data_version(context, _key(assistant), revision)

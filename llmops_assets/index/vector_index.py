@@ -16,9 +16,6 @@ from llmops_assets.house import (
 )
 from llmops_assets.partitions import embedder_revisions
 from llmops_core.assistant import Assistant
-from llmops_core.vectors.index import IndexSettings
-from llmops_core.vectors.recall import recall_of_version
-from llmops_core.vectors.sync import sync_index
 from resources.platform import LakehouseResource, VectorsResource
 
 MIN_RECALL = 0.99
@@ -42,6 +39,9 @@ def vector_index(assistant: Assistant) -> dg.AssetsDefinition:
     def index_vector_index(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource, vectors: VectorsResource
     ) -> dg.MaterializeResult[None]:
+        from llmops_core.vectors.index import IndexSettings
+        from llmops_core.vectors.sync import sync_index
+
         revision = context.partition_key
         snapshots = {
             "corpus_documents": recorded_snapshot(context, asset_key(assistant, "corpus", "documents")),
@@ -80,6 +80,8 @@ def finds_what_exact_search_finds(assistant: Assistant) -> dg.AssetChecksDefinit
     def finds_what_exact_search_finds(
         context: dg.AssetCheckExecutionContext, vectors: VectorsResource
     ) -> dg.AssetCheckResult:
+        from llmops_core.vectors.recall import recall_of_version
+
         revision = context.partition_key
         reader = vectors.index(assistant, revision).open(recorded(context, key, revision))
         recall = recall_of_version(reader)

@@ -4,7 +4,6 @@ import dagster as dg
 
 from llmops_assets.house import RETRIES, asset_key, build_pool, described, failing_for_good, materialized, provenance
 from llmops_core.assistant import Assistant
-from llmops_core.prompts.files import register_prompt
 from resources.platform import LakehouseResource
 
 
@@ -19,6 +18,8 @@ def versions(assistant: Assistant) -> dg.AssetsDefinition:
         **described(assistant, "prompts", "iceberg", "jinja"),
     )
     def prompts_versions(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) -> dg.MaterializeResult[None]:
+        from llmops_core.prompts.files import register_prompt
+
         with failing_for_good():
             version, is_new = register_prompt(lakehouse.open(assistant), assistant, provenance(context))
         return materialized(

@@ -17,7 +17,6 @@ from llmops_assets.house import (
 )
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
-from llmops_core.release.publish import Built, publish_built
 from resources.platform import LakehouseResource, ModelsResource
 
 INDEX_CHECK = "finds_what_exact_search_finds"
@@ -40,6 +39,8 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
     def release_manifests(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
     ) -> dg.MaterializeResult[None]:
+        from llmops_core.release.publish import Built, publish_built
+
         built = Built(recorded(context, prompts), _checked(context, assistant, index))
         with failing_for_good():
             done = publish_built(

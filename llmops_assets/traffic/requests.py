@@ -6,7 +6,6 @@ import dagster as dg
 
 from llmops_assets.house import RETRIES, asset_key, described, failing_for_good, materialized, provenance
 from llmops_core.assistant import Assistant
-from llmops_core.traffic.ingest import ingest
 from resources.platform import LakehouseResource
 
 # Ingest runs every five minutes, and only when there is something to ingest.
@@ -24,6 +23,8 @@ def traffic_table(assistant: Assistant, noun: str, kind: str, description: str) 
         **described(assistant, "traffic", "iceberg"),
     )
     def traffic(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) -> dg.MaterializeResult[None]:
+        from llmops_core.traffic.ingest import ingest
+
         lake = lakehouse.open(assistant)
         with failing_for_good():
             done = ingest(

@@ -60,8 +60,10 @@ def test_an_unknown_model_is_named_with_file_and_key_when_a_code_location_is_loa
     assert "embedder.model: Unknown embedder 'm'" in str(caught.value)
 
 
-def test_loading_a_code_location_imports_no_model_library() -> None:
-    heavy = "torch transformers sentence_transformers lancedb lance great_expectations onnxruntime matplotlib peft trl"
+def test_loading_a_code_location_imports_no_more_than_dagster_does() -> None:
+    """Every process of every run loads it: what a step needs is imported in the step."""
+    models = "torch transformers sentence_transformers lancedb lance great_expectations onnxruntime matplotlib peft trl"
+    heavy = f"{models} polars pyarrow pyiceberg numpy sqlalchemy httpx aiohttp jinja2"
     code = (
         "import sys; from pathlib import Path; from llmops_assets.definitions import build_definitions;"
         f"build_definitions(Path('assistants/python_help'));"
