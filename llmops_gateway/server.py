@@ -25,6 +25,8 @@ def bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Only from now on is it taken for others, who may set the same option.
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ConfigError(
