@@ -23,6 +23,7 @@ def load_embedder(settings: Settings, model: str, query_prefix: str = "", docume
     builtin = reference if isinstance(reference, BuiltinModel) else None
     if builtin:
         query_prefix = query_prefix or builtin.query_prefix
+        document_prefix = document_prefix or builtin.document_prefix
     if builtin and builtin.weights.endswith(".onnx"):
         return OnnxEmbedder(
             folder,

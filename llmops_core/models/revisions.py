@@ -33,6 +33,7 @@ def embedder_revision(settings: Settings, model: str, query_prefix: str = "", do
     if isinstance(reference, BuiltinModel):
         use = {"dtype": reference.dtype, "max_tokens": reference.max_tokens, "pooling": reference.pooling}
         query_prefix = query_prefix or reference.query_prefix
+        document_prefix = document_prefix or reference.document_prefix
     else:
         use = {"dtype": FOLDER_DTYPE}  # length and pooling are in the model's own files
     prefixes = {"query_prefix": query_prefix, "document_prefix": document_prefix}

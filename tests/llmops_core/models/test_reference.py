@@ -32,7 +32,7 @@ def test_a_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (
             "minilmm",
             "embedder",
-            "Unknown embedder 'minilmm'. Allowed: minilm, bge-small (built in), hf:<repo>@<commit>",
+            "Unknown embedder 'minilmm'. Allowed: minilm, bge-small, multilingual-e5-small (built in), hf:<repo>@<commit>",
         ),
         ("", "generator", "Allowed: smollm2-135m-instruct (built in)"),
         ("minilm", "generator", "'minilm' is a model of role embedder, not generator. Built in for generator: smollm2"),
@@ -53,7 +53,9 @@ def test_a_wrong_name_says_what_is_allowed(reference: str, kind: Role, said: str
 
 def test_without_a_role_every_built_in_name_is_allowed() -> None:
     assert [parse_reference(name) for name in BUILTIN] == list(BUILTIN.values())
-    with pytest.raises(ModelError, match="minilm, bge-small, ms-marco-minilm, smollm2-135m-instruct"):
+    with pytest.raises(
+        ModelError, match="minilm, bge-small, multilingual-e5-small, ms-marco-minilm, smollm2-135m-instruct"
+    ):
         parse_reference("nothing")
 
 

@@ -34,6 +34,7 @@ def test_revisions_never_change_by_accident(settings: Settings) -> None:
         "minilm": embedder_revision(settings, "minilm"),
         "minilm with prefixes": embedder_revision(settings, "minilm", "q: ", "d: "),
         "bge-small": embedder_revision(settings, "bge-small"),
+        "multilingual-e5-small": embedder_revision(settings, "multilingual-e5-small"),
         "ms-marco-minilm": reranker_revision(settings, "ms-marco-minilm"),
         "smollm2": generator_revision(settings, "smollm2-135m-instruct"),
         "hub embedder": embedder_revision(
@@ -44,6 +45,7 @@ def test_revisions_never_change_by_accident(settings: Settings) -> None:
         "minilm": "minilm-d2ba546d9d01",
         "minilm with prefixes": "minilm-6abd2c850037",
         "bge-small": "bge-small-f08a810b3178",
+        "multilingual-e5-small": "multilingual-e5-small-cc913bb350b6",
         "ms-marco-minilm": "ms-marco-minilm-2a644f124313",
         "smollm2": "smollm2-135m-instruct-4f630239975f",
         "hub embedder": "multilingual-e5-small-f5bd9040edba",
