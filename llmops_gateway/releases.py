@@ -11,6 +11,7 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakSet
 
 from llmops_core.answering.loaded import LoadedRelease, ModelPool, load_release
 from llmops_core.engines.pool import Endpoint, EnginePool
@@ -66,6 +67,8 @@ class LoadedReleases:
         self._engines = EnginePool(settings)
         self._prod: dict[str, LoadedRelease] = {}
         self._on_demand: OrderedDict[str, LoadedRelease] = OrderedDict()
+        # Also those that an answer under way still holds.
+        self._alive: WeakSet[LoadedRelease] = WeakSet()
         self._failures: dict[str, Failure] = {}
         self._loader = ThreadPoolExecutor(1, "release-loader")
         self._loading: Future[None] | None = None
@@ -204,6 +207,7 @@ class LoadedReleases:
                     self._engines.endpoint(generator)
                 except Exception as error:  # it is asked for again with the next request
                     log.error("release %s: its engine does not start: %s", release.release_id, error)
+        self._engines.keep({release.manifest.generator.revision for release in self._alive})
 
     def _follow_prod(self) -> None:
         for assistant in self.watch.assistants():
@@ -235,9 +239,9 @@ class LoadedReleases:
         release = self._loaded(assistant, manifest.release_id) or load_release(
             self._settings, self._models, manifest, str(found["prompt_text"])
         )
-        endpoint = self._engines.endpoint(manifest.generator)
+        self._alive.add(release)
         release.retrieve(WARM_UP_QUESTION)
-        return release, endpoint
+        return release, self._engines.endpoint(manifest.generator)
 
 
 def _no_release(assistant: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from llmops_core.assistant import Assistant
@@ -124,3 +125,21 @@ def test_those_who_wait_for_a_release_hold_up_nobody_else(gateway: Running, mode
         return True if [row["status"] for row in rows].count(499) == more_than_threads else None
 
     until(left)
+
+
+def test_the_engine_of_a_release_that_was_replaced_is_ended(gateway: Running) -> None:
+    def is_engine(child: psutil.Process) -> bool:
+        try:
+            return "llmops_engine" in child.cmdline()
+        except psutil.NoSuchProcess:  # it ended meanwhile
+            return False
+
+    def engines() -> int:
+        return len(list(filter(is_engine, psutil.Process(gateway.pid).children())))
+
+    name = "smollm2-135m-instruct"
+    pin = GeneratorPin(engine="local", model=name, revision=name, context_window=2048, params=PARAMS)
+    _serves(gateway, promote(gateway.settings, generator=pin))
+    assert engines() == 1
+    _serves(gateway, promote(gateway.settings))
+    until(lambda: True if engines() == 0 else None)
