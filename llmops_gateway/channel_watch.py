@@ -12,6 +12,7 @@ from llmops_core.release.manifest import bundle
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from llmops_gateway.local_copy import LocalCopy
+from llmops_gateway.open_lakehouse import OpenLakehouse
 
 log = logging.getLogger("llmops.gateway")
 
@@ -23,6 +24,7 @@ class ChannelWatch:
 
     def __init__(self, settings: Settings, changed: Callable[[], None]) -> None:
         self._settings = settings
+        self._lakehouse = OpenLakehouse(settings)
         self._changed = changed
         self._channels: dict[str, dict[str, str]] = {}
         self._seen: dict[str, int | None] = {}
@@ -42,6 +44,7 @@ class ChannelWatch:
         """End the thread."""
         self._stop.set()
         self._thread.join()
+        self._lakehouse.close()
 
     def assistants(self) -> list[str]:
         """The assistants that have ever had a release on a channel."""
@@ -56,9 +59,10 @@ class ChannelWatch:
         copy = LocalCopy(self._settings.gateway, assistant)
         found = copy.bundle(reference)
         if found is None:
-            releases = Releases(Lakehouse.open(self._settings), assistant)
-            release = releases.get(reference)
-            found = bundle(release, releases.prompt_text(release))
+            with self._lakehouse.use() as lakehouse:
+                releases = Releases(lakehouse, assistant)
+                release = releases.get(reference)
+                found = bundle(release, releases.prompt_text(release))
             copy.save_bundle(found)
         return found
 
@@ -69,9 +73,9 @@ class ChannelWatch:
 
     def _ask(self) -> None:
         try:
-            lakehouse = Lakehouse.open(self._settings)
-            for assistant in lakehouse.assistants():
-                self._ask_about(lakehouse, assistant)
+            with self._lakehouse.use() as lakehouse:
+                for assistant in lakehouse.assistants():
+                    self._ask_about(lakehouse, assistant)
         except Exception as error:  # whatever a catalog, its driver or its storage raises while it is away
             if self.away_since is None:
                 self.away_since = datetime.now(UTC)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from llmops_core.errors import LlmopsError, NotFoundError, SpoolError
-from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings
 from llmops_core.traffic.folder import abandoned
 from llmops_core.traffic.ingest import taken_by_all
 from llmops_core.traffic.ingested import find_request
 from llmops_core.traffic.shipping import Shipper
 from llmops_core.traffic.spool import SpoolWriter
+from llmops_gateway.open_lakehouse import OpenLakehouse
 
 log = logging.getLogger("llmops.gateway")
 
@@ -27,6 +27,7 @@ class Spools:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._lakehouse = OpenLakehouse(settings)
         self._writers: dict[str, SpoolWriter] = {}
         self._unopened: dict[str, str] = {}
         self._shippers: dict[str, Shipper] = {}
@@ -49,6 +50,7 @@ class Spools:
             writer.close()
         for assistant in self._writers:
             self._guarded(assistant, self._ship_abandoned)
+        self._lakehouse.close()
 
     def of(self, assistant: str) -> SpoolWriter:
         """The spool of an assistant, ready to be written to; raises `SpoolError` with the reason if it is not.
@@ -70,11 +72,11 @@ class Spools:
             found = writer.find(request_id)
             if found is not None:
                 return found
-        lakehouse = Lakehouse.open(self._settings)
-        for assistant in lakehouse.assistants():
-            ingested = find_request(lakehouse.table(assistant, "traffic_requests"), request_id)
-            if ingested is not None:
-                return ingested.to_payload()
+        with self._lakehouse.use() as lakehouse:
+            for assistant in lakehouse.assistants():
+                ingested = find_request(lakehouse.table(assistant, "traffic_requests"), request_id)
+                if ingested is not None:
+                    return ingested.to_payload()
         raise NotFoundError(
             f"There is no request {request_id!r} in the log. The id is `id` of the answer and its x-request-id header."
         )
@@ -131,7 +133,8 @@ class Spools:
 
     def _ship(self, assistant: str) -> None:
         if assistant not in self._shippers:
-            filesystem, root = Lakehouse.open(self._settings).spool()
+            with self._lakehouse.use() as lakehouse:
+                filesystem, root = lakehouse.spool()
             self._shippers[assistant] = Shipper(self._writers[assistant].folder, filesystem, root, assistant)
         self._shippers[assistant].ship()
 
@@ -142,13 +145,14 @@ class Spools:
 
     def _ship_abandoned(self, assistant: str) -> None:
         """Ship what gateways that are gone left on this disk; a killed one may never come back under its name."""
-        filesystem, root = Lakehouse.open(self._settings).spool()
+        with self._lakehouse.use() as lakehouse:
+            filesystem, root = lakehouse.spool()
         for folder in abandoned(self._settings.spool, assistant):
             shipper = Shipper(folder, filesystem, root, assistant)
             shipper.ship()
             shipper.forget(self._taken(assistant, folder.gateway_id))
 
     def _taken(self, assistant: str, gateway_id: str) -> int:
-        lakehouse = Lakehouse.open(self._settings)
-        tables = [lakehouse.table(assistant, name) for name in ("traffic_requests", "traffic_feedback")]
-        return taken_by_all(tables, gateway_id)
+        with self._lakehouse.use() as lakehouse:
+            tables = [lakehouse.table(assistant, name) for name in ("traffic_requests", "traffic_feedback")]
+            return taken_by_all(tables, gateway_id)
