@@ -31,10 +31,10 @@ def command(dry_run: bool, as_json: bool) -> None:
         changes += lakehouse.prepare(assistant, dry_run=dry_run)
     changes += _dagster_storage(dry_run=dry_run)
     if made_before is not None and made_before < FORMAT:
-        # Last, so that a home is marked as new only when all of it is.
         changes.append(f"home: format {made_before} to {FORMAT}")
-        if not dry_run:
-            mark_home(settings)
+    if not dry_run:
+        # Last, so that a home is marked as new only when all of it is.
+        mark_home(settings)
     emit(
         {"dry_run": dry_run, "changes": changes, "by_hand": by_hand},
         "\n".join(_lines(changes, by_hand, dry_run=dry_run)),

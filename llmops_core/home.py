@@ -1,10 +1,12 @@
-"""The home as a whole: which program made it, and which programs may use it.
+"""The home as a whole: which program made it and where, and which programs may use it.
 
-`home.json` holds the home's format, a number that grows only when an older program would do harm in it. A home made before
-there was such a file is of format 1.
+`home.json` holds the home's format, a number that grows only when an older program would do harm in it, and the home's
+path: Iceberg's metadata name their files by absolute paths, so a copy would read, write and clean up the original's. A home
+made before there was such a file is of format 1.
 """
 
 import json
+from pathlib import Path
 
 from llmops_core.errors import ConfigError
 from llmops_core.settings import Settings
@@ -19,22 +21,34 @@ SIGNS_OF_USE = ("lakehouse", "spool", "gateway", "dagster/dagster.yaml")
 def open_home(settings: Settings) -> None:
     """Begin to use the home, making and marking it when it is new.
 
-    Raises `ConfigError` when a newer program wrote it, or when it cannot hold data.
+    Raises `ConfigError` when a newer program wrote it, when it was copied or moved, or when it cannot hold data.
     """
     found = home_format(settings)
     if found is None:
         mark_home(settings)
-    elif found > FORMAT:
+        return
+    marks = _marks(settings)
+    if found > FORMAT:
         raise ConfigError(
-            f"LLMOPS_HOME: {settings.home} is a home of format {found}, written by llmops-assets {_written_by(settings)};"
-            f" this is {code_version()}, which knows formats up to {FORMAT}. Use that version or a newer one, or another home."
+            f"LLMOPS_HOME: {settings.home} is a home of format {found}, written by llmops-assets"
+            f" {marks.get('code_version', 'of unknown version')}; this is {code_version()}, which knows formats up to {FORMAT}."
+            " Use that version or a newer one, or another home."
+        )
+    made_at = marks.get("path")
+    # Those that were marked before the path was recorded have none.
+    if isinstance(made_at, str) and Path(made_at).resolve() != settings.home:
+        raise ConfigError(
+            f"LLMOPS_HOME: {settings.home} was made as {made_at} and copied or moved since, but its tables name their files by"
+            f" that path. Move it back to {made_at}, or leave a link to it there; for a second home, set LLMOPS_HOME to an empty"
+            " folder and build anew."
         )
 
 
 def home_format(settings: Settings) -> int | None:
     """The home's format; None for a home in which nothing was made yet. Raises `ConfigError` if it cannot be told."""
-    if (settings.home / FILE_NAME).exists():
-        number = _marks(settings).get("format")
+    marks = _marks(settings)
+    if marks:
+        number = marks.get("format")
         if isinstance(number, int):
             return number
         raise ConfigError(f"{settings.home / FILE_NAME} names no format. {_WAY_OUT}")
@@ -42,12 +56,13 @@ def home_format(settings: Settings) -> int | None:
 
 
 def mark_home(settings: Settings) -> None:
-    """Record that the home is of this program's format; raises `ConfigError` if it cannot hold data."""
+    """Record that the home is of this program's format and lies here; raises `ConfigError` if it cannot hold data."""
     file = settings.home / FILE_NAME
     fresh = file.with_suffix(".new")
+    marks = {"format": FORMAT, "code_version": code_version(), "path": str(settings.home)}
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps({"format": FORMAT, "code_version": code_version()}) + "\n", encoding="utf-8")
+        fresh.write_text(json.dumps(marks) + "\n", encoding="utf-8")
         fresh.replace(file)
     except OSError as error:
         raise ConfigError(
@@ -59,15 +74,14 @@ _WAY_OUT = "Restore it from a copy, or delete it and run `llmops upgrade`."
 
 
 def _marks(settings: Settings) -> dict[str, object]:
+    """What `home.json` says; nothing while there is none."""
     file = settings.home / FILE_NAME
     try:
         marks = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}. {_WAY_OUT}") from error
-    if not isinstance(marks, dict):
-        raise ConfigError(f"{file} is no JSON object. {_WAY_OUT}")
+    if not isinstance(marks, dict) or not marks:
+        raise ConfigError(f"{file} is no JSON object with marks. {_WAY_OUT}")
     return marks
-
-
-def _written_by(settings: Settings) -> object:
-    return _marks(settings).get("code_version", "of unknown version")

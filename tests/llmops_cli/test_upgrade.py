@@ -107,6 +107,15 @@ def test_a_new_home_is_marked_and_has_nothing_to_upgrade(project: Path) -> None:
     assert marks["format"] == FORMAT
 
 
+def test_a_home_that_was_marked_without_its_path_gets_it(project: Path, home_with_models: Settings) -> None:
+    mark = home_with_models.home / "home.json"
+    mark.write_text(json.dumps({"format": FORMAT, "code_version": "0.1.0"}))
+    assert llmops("upgrade", "--dry-run")["changes"] == []
+    assert "path" not in json.loads(mark.read_text())
+    assert llmops("upgrade")["changes"] == []
+    assert json.loads(mark.read_text())["path"] == str(home_with_models.home)
+
+
 @pytest.mark.parametrize("arguments", [["build"], ["search", "tea"], ["upgrade"], ["dev"], ["serve"], ["maintain"]])
 def test_the_home_of_a_newer_program_is_refused(
     project: Path, home_with_models: Settings, arguments: list[str]

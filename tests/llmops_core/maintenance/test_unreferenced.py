@@ -11,6 +11,7 @@ from pyarrow.fs import FileSystem
 
 from llmops_core.assistant import Assistant
 from llmops_core.errors import LakehouseError
+from llmops_core.home import FILE_NAME
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import LakeTable, Provenance
 from llmops_core.maintenance.maintain import maintain
@@ -111,6 +112,8 @@ def test_maintenance_of_a_copied_home_deletes_nothing_of_the_original(
     # The catalog of a copy names the places of the original.
     shutil.copytree(settings.home, tmp_path / "copy")
     copy = load_settings(home=tmp_path / "copy")
+    # One that was marked with its path is not even opened.
+    (copy.home / FILE_NAME).unlink()
     table.append(feedback(lakehouse, "newer than the copy", at=datetime.now(UTC)), RUN)
     before = files(settings)
     for day in (0, 1):
