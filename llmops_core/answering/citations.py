@@ -5,6 +5,7 @@ so still gets citations: each sentence is matched to the chunk that shares most 
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -50,4 +51,4 @@ def cite(answer: str, chunks: Sequence[Hit]) -> list[Citation]:
 
 
 def _words(text: str) -> set[str]:
-    return {word.lower() for word in _WORD.findall(text)}
+    return {word.lower() for word in _WORD.findall(unicodedata.normalize("NFC", text))}

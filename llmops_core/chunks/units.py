@@ -15,7 +15,7 @@ _LONGEST_UNIT = 64
 """Characters. Longer ones are tokenised again in slices: BERT's tokenizers take a word of over 100 characters, and be it a
 megabyte, for one unknown token."""
 _BLANK_LINE = re.compile(r"(?:\r\n?+|\n)[^\S\r\n]*+[\r\n]")
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\Z")
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’“»)\]]*\Z")
 _WIDE_SENTENCE_END = "。！？"
 
 

@@ -41,7 +41,8 @@ class TokenCounter:
 class EstimatedTokens:
     """Stands in where a tokenizer is unknown: a token for every three bytes of UTF-8, rounded up.
 
-    English has about four bytes a token, so this counts too many rather than too few.
+    A language that a model knows well has four bytes a token or more, so this counts too many rather than too few. One that it
+    hardly knows has fewer (Russian for SmolLM2: 2.4).
     """
 
     _BYTES = 3

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from llmops_core.errors import IndexCorruptError, InvalidRequestError, NotFoundError
 from llmops_core.vectors.hit import Hit
 from llmops_core.vectors.indexes import kind_of
-from llmops_core.vectors.rows import COLUMNS, SEARCH_TEXT, VECTOR
+from llmops_core.vectors.rows import COLUMNS, SEARCH_TEXT, VECTOR, composed
 from llmops_core.vectors.storage import readable
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class IndexReader:
         """
         from lance.query import MatchQuery
 
-        words = query[:MOST_QUERY_CHARACTERS].encode("utf-8", "replace").decode()
+        words = composed(query[:MOST_QUERY_CHARACTERS]).encode("utf-8", "replace").decode()
         match = MatchQuery(words, SEARCH_TEXT)
         wanted = _checked(k) + OVERFETCH
         while True:

@@ -1,9 +1,11 @@
 """The rows of an index: which columns they have, and how a frame of chunks with vectors becomes them.
 
 What is searched by words is what is embedded (title, heading path and text), so that both modes find a chunk by its heading.
+Letters are composed there: full text would cut a word at a separate accent, which some PDFs have in every й.
 """
 
 import hashlib
+import unicodedata
 
 import numpy as np
 import polars as pl
@@ -21,7 +23,7 @@ VECTOR = "vector"
 ROW_HASH = "row_hash"
 
 # Part of every row hash: raise it when `search_text` is made in another way, and each row is written anew once.
-_FORMAT = "1"
+_FORMAT = "2"
 _CHUNK_TYPES: dict[str, pl.DataType] = {
     "chunk_id": pl.String(),
     "document_id": pl.String(),
@@ -79,12 +81,17 @@ def dimension_of(rows: pl.DataFrame) -> int:
 def to_arrow(rows: pl.DataFrame, schema: pa.Schema) -> pa.RecordBatch:
     """Make the record batch that is written; raises `InvalidRequestError` for a vector that cannot be compared."""
     searched = [
-        embedded_text(title, tuple(headings), text)
+        composed(embedded_text(title, tuple(headings), text))
         for title, headings, text in rows.select("title", "heading_path", "text").iter_rows()
     ]
     frame = rows.drop(VECTOR).with_columns(pl.Series(SEARCH_TEXT, searched, dtype=pl.String))
     table = frame.to_arrow().append_column(VECTOR, _vectors(rows, schema.field(VECTOR).type))
     return table.select(schema.names).cast(schema).combine_chunks().to_batches()[0]
+
+
+def composed(text: str) -> str:
+    """A text as full text indexes and searches it: each letter with its accents is one character (NFC)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _vectors(rows: pl.DataFrame, wanted: pa.FixedSizeListType) -> pa.FixedSizeListArray:

@@ -27,3 +27,14 @@ def test_an_answer_from_nowhere_cites_nothing() -> None:
     assert cite("Bananas are yellow fruits that grow in tropical countries.", CHUNKS) == []
     assert cite("", CHUNKS) == []
     assert cite("Anything at all, really.", []) == []
+
+
+def test_russian_is_cited_by_its_words_however_its_letters_are_composed() -> None:
+    chunks = [
+        hit(1, "Зелёный чаи\u0306 заваривают при восьмидесяти градусах."),
+        hit(2, "Тесто отдыхает час перед выпечкой."),
+    ]
+    assert [(c.chunk_id, c.by) for c in cite("«Чай заваривают при восьмидесяти градусах».", chunks)] == [
+        ("c1", "overlap")
+    ]
+    assert cite("Цепь велосипеда смазывают каждые триста километров.", chunks) == []

@@ -141,6 +141,10 @@ def test_a_long_section_is_cut_at_the_best_boundary_within_reach(between: str, n
             "One two three four five six seven. Eight nine ten eleven twelve thirteen",
             "One two three four five six seven.",
         ),
+        (
+            "«Раз два три четыре!» «Пять шесть семь восемь девять десять»",
+            "«Раз два три четыре!»",
+        ),
     ],
 )
 def test_paragraphs_go_before_lines_and_lines_before_sentences(text: str, first: str) -> None:

@@ -90,6 +90,9 @@ def test_answers_are_compared_in_squads_normal_form(text: str, normal: str) -> N
         ("gold", ["silver"], 0, 0),
         ("", ["silver"], 0, 0),
         ("the", ["silver"], 0, 0),
+        ("в 2016 году", ["2016 году"], 0, 0.8),
+        ("«Денвер Бронкос» —", ["денвер  бронкос"], 1, 1),
+        ("Андреи\u0306 Ёлкин", ["Андрей Ёлкин"], 1, 1),
         # Beyond SQuAD's script: scripts without spaces count by character.
         ("北京", ["北京市"], 0, 0.8),
         ("東京タワー", ["東京タワー"], 1, 1),

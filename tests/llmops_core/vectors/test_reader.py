@@ -184,3 +184,16 @@ def test_recall_tells_what_an_index_misses(reader: IndexReader, query_vector: An
             return reader.dense(vector, k)[: k // 2]
 
     assert recall_against_exact(Forgetful(), query_vector(0)[None]) == 0.5
+
+
+def test_a_russian_word_is_found_in_its_other_forms_and_however_its_letters_are_composed(
+    tmp_path: Path, make_row: Any, batches: Any
+) -> None:
+    texts = ["Зелёныи\u0306 чаи\u0306 заваривают при восьмидесяти градусах", "Тесто отдыхает час перед выпечкой"]
+    rows = [{**make_row(n), "title": "", "heading_path": [], "text": text} for n, text in enumerate(texts)]
+    index = VectorIndex(str(tmp_path), "t")
+    index.build(batches(rows), "v1", IndexSettings("Russian"))
+    reader = index.open("v1")
+    for query in ("чай", "чаи\u0306", "Зеленый", "ЗАВАРИВАЕТ", "восемьдесят градусов"):
+        assert [hit.text for hit in reader.full_text(query, 2)] == texts[:1], query
+    assert [hit.text for hit in reader.full_text("выпечка", 2)] == texts[1:]
