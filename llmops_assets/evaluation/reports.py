@@ -25,7 +25,7 @@ def reports(assistant: Assistant) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=asset_key(assistant, "evaluation", "reports"),
-        deps=[results],
+        deps=[cases, results],
         description="Metrics with intervals, by split: the evidence on which a release is judged.",
         retry_policy=RETRIES,
         **described(assistant, "evaluation", "iceberg", "matplotlib"),
