@@ -8,6 +8,7 @@ from llmops_assets.house import (
     build_pool,
     described,
     failing_for_good,
+    latest_materialization,
     materialized,
     on_changed_data,
     provenance,
@@ -43,9 +44,12 @@ def vector_index(assistant: Assistant) -> dg.AssetsDefinition:
         from llmops_core.vectors.sync import sync_index
 
         revision = context.partition_key
+        chunks_snapshot, cut = recorded_snapshot(context, chunks), latest_materialization(context.instance, chunks)
+        assert cut
         snapshots = {
-            "corpus_documents": recorded_snapshot(context, asset_key(assistant, "corpus", "documents")),
-            "corpus_chunks": recorded_snapshot(context, chunks),
+            # Not what the documents are now: they may have changed since the chunks were cut.
+            "corpus_documents": int(str(cut.metadata["documents_snapshot"].value)),
+            "corpus_chunks": chunks_snapshot,
             "index_embeddings": recorded_snapshot(context, embeddings, revision),
         }
         with failing_for_good():

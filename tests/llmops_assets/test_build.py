@@ -4,8 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from llmops_assets.definitions import build_definitions
+from llmops_assets.house import asset_key
 from llmops_assets.partitions import embedder_models
 from llmops_cli.build import build
 from llmops_cli.runs import run_job
@@ -179,3 +182,29 @@ def test_an_index_beside_that_did_not_pass_its_check_holds_nothing_else_back(
     swapped = make(tmp_path / "notes", more="embedder: {model: bge-small, beside: [minilm]}")
     with pytest.raises(PermanentError, match="did not pass its check"):
         run_job(home_with_models, swapped, "release_create")
+
+
+def test_an_index_names_the_documents_that_its_chunks_were_cut_from(tmp_path: Path, home_with_models: Settings) -> None:
+    assistant = make(tmp_path / "notes")
+    build(home_with_models, assistant)
+    documents, chunks, embeddings, index = (
+        asset_key(assistant, *parts)
+        for parts in (("corpus", "documents"), ("corpus", "chunks"), ("index", "embeddings"), ("index", "vector_index"))
+    )
+    job = build_definitions(assistant.folder).resolve_job_def("index_build")
+    (partition,) = embedder_models(assistant)
+    with dg.DagsterInstance.get() as instance:
+
+        def materialize(*keys: dg.AssetKey) -> dg.ExecuteInProcessResult:
+            return job.execute_in_process(instance=instance, asset_selection=keys, partition_key=partition)
+
+        def edit(text: str) -> int | None:
+            (assistant.folder / "docs" / "coffee.md").write_text(f"# Coffee\n\n{text}\n", encoding="utf-8")
+            materialize(documents, asset_key(assistant, "corpus", "rejected"))
+            return Lakehouse.open(home_with_models).table("notes", "corpus_documents").snapshot_id()
+
+        cut_from = edit("The coffee machine moved to the roof.")
+        materialize(chunks, embeddings)
+        assert edit("The coffee machine is gone.") != cut_from
+        (event,) = materialize(index).get_asset_materialization_events()
+    assert event.materialization.metadata["corpus_documents_snapshot"].value == cut_from
