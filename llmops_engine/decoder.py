@@ -23,6 +23,7 @@ from llmops_core.errors import (
     NotFoundError,
 )
 from llmops_core.models.device import compute_dtype
+from llmops_engine.chat_tokens import ChatTokens
 from llmops_engine.text import TextStream
 
 
@@ -101,6 +102,7 @@ class Decoder:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
+        self._chat_tokens = ChatTokens(self._tokenizer)
         # In two steps: the weights are bfloat16, also where the computation is not.
         model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.bfloat16)
         self._model: Any = model.to(device, compute_dtype(device)).eval()
@@ -159,16 +161,7 @@ class Decoder:
 
     def _prompt(self, job: Job) -> list[int]:
         """The tokens of the messages; raises `ContextOverflowError` if the answer does not fit behind them."""
-        from jinja2 import TemplateError
-
-        try:
-            tokens: list[int] = self._tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in job.messages],
-                add_generation_prompt=True,
-                return_dict=True,
-            )["input_ids"]
-        except TemplateError as error:
-            raise InvalidRequestError(f"The model's chat template refuses the messages: {error}") from error
+        tokens = self._chat_tokens.encode(job.messages)
         if len(tokens) + job.params.max_tokens > self.context_window:
             raise ContextOverflowError(
                 f"This model's maximum context length is {self.context_window} tokens; the messages take"

@@ -21,9 +21,13 @@ def valid_unicode(text: str) -> str:
 
 
 class TokenCounter:
-    """A model's own tokenizer. No special tokens, no truncation, no padding; safe to use from several threads."""
+    """A model's own tokenizer. No special tokens, no truncation, no padding; safe to use from several threads.
+
+    What looks like a special token in a text is counted as text, since that is what generators take it for.
+    """
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
+        tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer

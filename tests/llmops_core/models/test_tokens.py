@@ -37,8 +37,10 @@ def test_nothing_is_cut_or_padded_whatever_the_files_say(models: Path, name: str
 
 
 @pytest.mark.models
-def test_special_tokens_are_not_counted_but_written_ones_are(models: Path) -> None:
-    assert load_tokens(models / "smollm2-135m-instruct").count("<|im_start|>user<|im_end|>") == 3
+def test_special_tokens_are_not_counted_and_what_looks_like_one_is_text(models: Path) -> None:
+    counter = load_tokens(models / "smollm2-135m-instruct")
+    assert counter.count("user") == 1
+    assert counter.count("<|im_start|>user<|im_end|>") > 10
 
 
 @pytest.mark.parametrize("text", TEXTS)
