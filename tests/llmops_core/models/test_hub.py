@@ -6,13 +6,18 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from llmops_core.embedders.load import load_embedder
 from llmops_core.errors import ModelError
+from llmops_core.models.record import files_below
+from llmops_core.models.revisions import embedder_revision
 from llmops_core.models.store import model_folder
 from llmops_core.settings import load_settings
 
@@ -25,6 +30,14 @@ FILES = {
     "onnx/model.onnx": b"graph",
     "1_Pooling/config.json": b"{}",
 }
+EMBED = """
+import sys
+from pathlib import Path
+from llmops_core.embedders.load import load_embedder
+from llmops_core.settings import load_settings
+embedder = load_embedder(load_settings(home=Path(sys.argv[1]), device="cpu"), sys.argv[2], "query: ", "passage: ")
+print(embedder.revision, embedder.dimension, embedder.embed_query("text") @ embedder.embed_documents(["text"])[0])
+"""
 CODE = """
 import sys
 from pathlib import Path
@@ -43,14 +56,17 @@ except ModelError as error:
 class HubStandIn(BaseHTTPRequestHandler):
     """Lists and serves the files of one repository at one commit."""
 
+    files: ClassVar[Mapping[str, bytes]] = FILES
+
     def do_GET(self) -> None:
-        tree = [{"type": "file", "path": name, "size": len(FILES[name]), "oid": COMMIT} for name in FILES]
+        tree = [{"type": "file", "path": name, "size": len(data), "oid": COMMIT} for name, data in self.files.items()]
         resolve = f"/owner/embedder/resolve/{COMMIT}/"
         name = self.path.removeprefix(resolve)
         if self.path.split("?")[0] == f"/api/models/owner/embedder/tree/{COMMIT}":
             self._answer(json.dumps(tree).encode())
-        elif self.path.startswith(resolve) and name in FILES:
-            self._answer(FILES[name], {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(FILES[name]).hexdigest()}"'})
+        elif self.path.startswith(resolve) and name in self.files:
+            data = self.files[name]
+            self._answer(data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
         else:
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
@@ -73,7 +89,13 @@ class HubStandIn(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), HubStandIn)
+    with serving(HubStandIn) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: type[HubStandIn]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -82,11 +104,11 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def ask(home: Path, name: str, **environment: str) -> tuple[str, str]:
+def ask(home: Path, name: str, code: str = CODE, **environment: str) -> tuple[str, str]:
     """Resolve a model in a process of its own, since the hub's client reads its environment at import."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(home), name],
+        [sys.executable, "-c", code, str(home), name],
         env={**inherited, "HF_HOME": str(home / "hf"), **environment},
         capture_output=True,
         text=True,
@@ -108,6 +130,24 @@ def test_a_hub_model_is_downloaded_once_without_other_runtimes(hub: str, tmp_pat
     ]
     # From here on no network is needed: this process is offline.
     assert model_folder(load_settings(home=tmp_path), NAME, "embedder") == folder
+
+
+@pytest.mark.models
+def test_an_embedder_of_the_hub_runs_with_the_prefixes_of_its_card(models: Path, tmp_path: Path) -> None:
+    class Embedder(HubStandIn):
+        files: ClassVar[Mapping[str, bytes]] = {
+            name: file.read_bytes() for name, file in files_below(models / "minilm").items()
+        }
+
+    with serving(Embedder) as url:
+        out, err = ask(tmp_path, NAME, EMBED, HF_ENDPOINT=url)
+    assert err == ""
+    revision, dimension, similarity = out.split()
+    same = load_embedder(load_settings(home=models.parent, device="cpu"), "minilm", "query: ", "passage: ")
+    assert revision == embedder_revision(load_settings(home=tmp_path), NAME, "query: ", "passage: ")
+    assert dimension == "384"
+    expected = same.embed_query("text") @ same.embed_documents(["text"])[0]
+    assert float(similarity) == pytest.approx(expected, abs=0.001)
 
 
 def test_a_hub_model_that_does_not_exist_says_so(hub: str, tmp_path: Path) -> None:
