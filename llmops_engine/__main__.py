@@ -42,14 +42,20 @@ def main() -> None:
 
     decoder = Decoder(arguments.model, arguments.model_name, arguments.device)
     decoder.loaded.add_done_callback(lambda loaded: _end_if_failed(loaded.exception()))
+    decoder.broken.add_done_callback(lambda broken: _end(f"The model computes no more: {broken.result()}"))
     config = uvicorn.Config(EngineServer(decoder).app(), log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
 
 
 def _end_if_failed(error: BaseException | None) -> None:
     if error is not None:
-        print(f"The model cannot be loaded: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+        _end(f"The model cannot be loaded: {error}")
+
+
+def _end(reason: str) -> None:
+    """End the process at once; the parent starts another when it needs one."""
+    print(reason, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,10 @@ class Decoder:
         self.adapters: dict[str, str] = {}
         """Adapter name → folder."""
         self.context_window = 0
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._queue: queue.Queue[Callable[[], None]] = queue.Queue()
         self.loaded: Future[None] = Future()
+        self.broken: Future[Exception] = Future()
+        """Resolves if the model can answer nothing any more: after some errors CUDA fails until the process ends."""
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
         self._thread.start()
 
@@ -89,8 +91,8 @@ class Decoder:
             self.loaded.set_exception(error)
             return
         self.loaded.set_result(None)
-        while (work := self._queue.get()) is not None:
-            work()
+        while not self.broken.done():
+            self._queue.get()()
 
     def _load(self) -> None:
         import torch
@@ -155,9 +157,25 @@ class Decoder:
                 job.emit(delta)
             job.emit(None)
         except Exception as error:  # handed to the request that waits for this answer
-            if not isinstance(error, LlmopsError):
-                traceback.print_exc()
             job.emit(error)
+            if isinstance(error, LlmopsError):
+                return
+            traceback.print_exc()
+        else:
+            return
+        # Outside of the handler, so that what the answer had in memory is free again.
+        self._try_model()
+
+    def _try_model(self) -> None:
+        """Find out whether the model still computes."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                logits = self._model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self._model.device)).logits
+                logits.sum().item()  # waits for the device
+        except Exception as error:  # whatever a device raises
+            self.broken.set_result(error)
 
     def _prompt(self, job: Job) -> list[int]:
         """The tokens of the messages; raises `ContextOverflowError` if the answer does not fit behind them."""
@@ -173,6 +191,8 @@ class Decoder:
         """Decode greedily or by sampling; texts come out as soon as they are whole characters."""
         import torch
 
+        if job.cancelled.is_set():
+            return
         tokens = self._prompt(job)
         if job.params.temperature > 0:
             torch.manual_seed(job.params.seed if job.params.seed is not None else torch.seed() & 0x7FFFFFFF)

@@ -17,10 +17,19 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from llmops_core.engines.chat import Delta, GenerationParams, Message, Usage
-from llmops_core.errors import ContextOverflowError, InvalidRequestError, LlmopsError, ModelError, NotFoundError
+from llmops_core.errors import (
+    ContextOverflowError,
+    EngineError,
+    InvalidRequestError,
+    LlmopsError,
+    ModelError,
+    NotFoundError,
+)
 from llmops_engine.decoder import Decoder, Job
 
 T = TypeVar("T")
+# Answers are made one after the other, each in seconds: who comes later would wait for minutes.
+MOST_UNDER_WAY = 32
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it
 
 
@@ -59,6 +68,7 @@ class EngineServer:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
+        self._under_way = 0
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -103,7 +113,7 @@ class EngineServer:
 
     async def _chat(self, request: Request) -> Response:
         if not self._decoder.loaded.done():
-            return _error(503, "The model is being loaded.", "ServiceUnavailableError")
+            raise EngineError("The model is being loaded.")
         body = ChatBody.model_validate_json(await request.body())
         if body.model not in {self._decoder.name, *self._decoder.adapters}:
             raise NotFoundError(f"The model '{body.model}' does not exist.")
@@ -119,7 +129,9 @@ class EngineServer:
         return StreamingResponse(_sse(body, first, answer), media_type="text/event-stream")
 
     async def _answer(self, body: ChatBody) -> AsyncGenerator[Delta]:
-        """The deltas of an answer; closing the iterator stops the decoder."""
+        """The deltas of an answer; closing the iterator stops the decoder. Raises `EngineError` if too many are under way."""
+        if self._under_way >= MOST_UNDER_WAY:
+            raise EngineError(f"{self._under_way} answers are under way or waiting already: retry in some seconds.")
         loop = asyncio.get_running_loop()
         deltas: asyncio.Queue[Delta | Exception | None] = asyncio.Queue()
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
@@ -134,12 +146,14 @@ class EngineServer:
             emit,
         )
         self._decoder.submit(job)
+        self._under_way += 1
         try:
             while (item := await deltas.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
                 yield item
         finally:
+            self._under_way -= 1
             job.cancelled.set()
 
 
@@ -228,6 +242,8 @@ def _refused(_: Request, error: Exception) -> Response:
         return _error(404, str(error), "NotFoundError")
     if isinstance(error, InvalidRequestError | ModelError):
         return _error(400, str(error))
+    if isinstance(error, EngineError):
+        return _error(503, str(error), "ServiceUnavailableError")
     return _failed(_, error)
 
 

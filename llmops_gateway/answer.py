@@ -42,6 +42,7 @@ class Answer:
         self._clock = time.perf_counter()
         self._timings: dict[str, float] = {}
         self._query: str | None = None
+        self._condensing: Usage | None = None
         self._retrieved: Retrieved | None = None
         self._rendered: Rendered | None = None
         self._pieces: list[str] = []
@@ -60,15 +61,17 @@ class Answer:
         release = self.served.release
         conversation = read_conversation([message.to_message() for message in self.request.messages])
         self._query = conversation.question
-        if release.manifest.retrieval.query == "condensed":
-            started = time.perf_counter()
-            self._query = await condense(self._client, conversation)
-            self._timings["condense"] = _ms_since(started)
         loop = asyncio.get_running_loop()
+        # A long conversation takes seconds to count.
+        if asks := await loop.run_in_executor(self._threads, release.condensing, conversation):
+            started = time.perf_counter()
+            condensed = await condense(self._client, asks)
+            self._query = condensed.text or conversation.question
+            self._condensing = condensed.usage
+            self._timings["condense"] = _ms_since(started)
         self._retrieved = await loop.run_in_executor(self._threads, release.retrieve, self._query)
         self._timings["retrieve"] = self._retrieved.milliseconds
         started = time.perf_counter()
-        # A long conversation takes seconds to count.
         self._rendered = await loop.run_in_executor(
             self._threads, release.render, conversation, self._retrieved.hits, {}, self._params.max_tokens
         )
@@ -119,6 +122,8 @@ class Answer:
         rendered, retrieved = self._rendered, self._retrieved
         total = _ms_since(self._clock)
         vector = retrieved.query_vector if retrieved else None
+        # What the engine was paid for; the answer's own tokens have fields of their own.
+        paid = [usage for usage in (self._condensing, self.usage) if usage]
         return RequestRow(
             request_id=self.request_id,
             assistant=self.served.assistant,
@@ -155,9 +160,9 @@ class Answer:
             completion_tokens=self.usage.completion_tokens if self.usage else None,
             cost_basis={
                 "model": manifest.generator.model,
-                "prompt_tokens": self.usage.prompt_tokens if self.usage else None,
-                "completion_tokens": self.usage.completion_tokens if self.usage else None,
-                "engine_seconds": self._timings.get("generate", 0.0) / 1000,
+                "prompt_tokens": sum(usage.prompt_tokens for usage in paid) if paid else None,
+                "completion_tokens": sum(usage.completion_tokens for usage in paid) if paid else None,
+                "engine_seconds": (self._timings.get("condense", 0.0) + self._timings.get("generate", 0.0)) / 1000,
             },
             timings_ms={**{k: round(v, 3) for k, v in self._timings.items()}, "total": round(total, 3)},
             reproducible=_reproducible(manifest.generator, self._params.temperature, self._params.seed),

@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from llmops_core.engines.client import engine_session
 from llmops_core.errors import (
     EngineError,
     InvalidRequestError,
@@ -99,7 +100,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._session = engine_session()
         await asyncio.to_thread(self.releases.start)
         await asyncio.to_thread(self._spools.start, self.releases.watch.assistants())
         yield
@@ -134,7 +135,7 @@ class Gateway:
             raise
         except Exception as error:  # a fault of the gateway itself is logged with the request, too
             if isinstance(error, EngineError):
-                self.releases.refresh()
+                self.releases.engine_failed(served, error)
             await spool.append("request", answer.row(status_of(error), error).to_payload())
             raise
         headers = {
@@ -171,7 +172,7 @@ class Gateway:
         except Exception as error:  # the status is out already, so whatever it is becomes an event
             log.warning("%s: %s", answer.request_id, error, exc_info=not isinstance(error, LlmopsError))
             if isinstance(error, EngineError):
-                self.releases.refresh()
+                self.releases.engine_failed(answer.served, error)
             if not isinstance(error, SpoolError):
                 self._log_late(answer.served.assistant, answer.row(status_of(error), error))
             yield stream.error(error_of(error))
@@ -297,7 +298,13 @@ async def _disconnected(http: Request) -> None:
 
 
 async def _body(http: Request) -> bytes:
-    """The body, as long as it is not too long."""
+    """The body, if it is JSON and not too long.
+
+    Any web page can have its visitor's browser post a form or plain text to loopback, and JSON only if the server allows it.
+    """
+    media_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(415, f"The content type is {media_type or 'missing'}; send application/json.")
     parts: list[bytes] = []
     size = 0
     async for part in http.stream():

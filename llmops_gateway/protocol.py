@@ -59,7 +59,6 @@ class ChatRequest(BaseModel):
     stop: str | list[str] | None = None
     n: Literal[1] | None = None
     user: str | None = None
-    metadata: dict[str, str] | None = None
     store: Literal[False] | None = None
 
     def params(self, max_tokens: int, temperature: float, top_p: float) -> GenerationParams:

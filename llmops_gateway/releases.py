@@ -14,6 +14,7 @@ from typing import Literal
 from weakref import WeakSet
 
 from llmops_core.answering.loaded import LoadedRelease, ModelPool, load_release
+from llmops_core.engines.client import UnknownModelError
 from llmops_core.engines.pool import Endpoint, EnginePool
 from llmops_core.errors import EngineError, LlmopsError, NotFoundError, RetryableError
 from llmops_core.release.manifest import manifest_of_bundle
@@ -83,14 +84,21 @@ class LoadedReleases:
     def stop(self) -> None:
         """End the threads and the engines."""
         self.watch.stop()
-        self._loader.shutdown(cancel_futures=True)
+        # First, so that the loader does not wait for an engine that is still loading its model.
         self._engines.close()
+        self._loader.shutdown(cancel_futures=True)
 
     def refresh(self) -> None:
         """Have the loader look whether prod moved or an engine died; returns at once."""
         with self._lock:
             if self._loading is None or self._loading.done():
                 self._loading = self._loader.submit(self._catch_up)
+
+    def engine_failed(self, served: Served, error: EngineError) -> None:
+        """Have the loader look what has to be started or loaded again; returns at once."""
+        if isinstance(error, UnknownModelError):
+            self._engines.forget_adapter(served.endpoint)
+        self.refresh()
 
     def serving(self) -> dict[str, str]:
         """Assistant → the release that answers for its prod channel now."""
@@ -155,7 +163,8 @@ class LoadedReleases:
         if endpoint is None:
             self.refresh()
             raise EngineError(
-                f"The engine of {generator.model} ended and is being started again: retry in some seconds."
+                f"The engine of {generator.model} ended or lost its adapter, and is being made ready again: retry in some"
+                " seconds."
                 + (f" The last try failed: {failure.reason}" if failure and failure.release_id == release_id else "")
             )
         return Served(release, endpoint, assistant, channel)

@@ -17,12 +17,21 @@ PIECES = ("Eighty ", "degrees ", "[1].")
 
 
 class FakeEngine:
-    """Serves in a thread while its context lasts; `behaviour` says how, `received` what it was asked."""
+    """Serves in a thread while its context lasts; `behaviour` says how, `received` what it was asked.
+
+    `adapters` are those that it was told to load; without them it is as if it had been started again.
+    """
 
     def __init__(self) -> None:
         self.behaviour = "normal"
         self.received: list[dict[str, Any]] = []
-        app = Starlette(routes=[Route("/v1/chat/completions", self._answer, methods=["POST"])])
+        self.adapters: set[str] = set()
+        app = Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._answer, methods=["POST"]),
+                Route("/v1/load_lora_adapter", self._load_adapter, methods=["POST"]),
+            ]
+        )
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
@@ -39,9 +48,17 @@ class FakeEngine:
 
     async def _answer(self, request: Request) -> Response:
         self.received.append(await request.json())
+        model = self.received[-1]["model"]
+        if model not in {"fake", *self.adapters}:
+            message = f"The model `{model}` does not exist."
+            return JSONResponse({"error": {"message": message, "code": 404}}, status_code=404)
         if self.behaviour == "error":
             return JSONResponse({"error": {"message": "out of memory", "code": None}}, status_code=500)
         return StreamingResponse(self._events(self.behaviour), media_type="text/event-stream")
+
+    async def _load_adapter(self, request: Request) -> Response:
+        self.adapters.add((await request.json())["lora_name"])
+        return Response()
 
     async def _events(self, behaviour: str) -> AsyncIterator[str]:
         yield _event(choices=[{"index": 0, "delta": {"content": PIECES[0]}, "finish_reason": None}])

@@ -1,11 +1,12 @@
 """Reads the turns of a chat: what is asked now, what was said before, and the question to search with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from llmops_core.engines.chat import GenerationParams, Message
+from llmops_core.engines.chat import Completion, GenerationParams, Message
 from llmops_core.engines.client import EngineClient
 from llmops_core.errors import InvalidRequestError
+from llmops_core.prompts.budget import TOKENS_PER_MESSAGE, CountsTokens
 
 CONDENSE_INSTRUCTION = (
     "Rewrite the last question of this conversation so that it can be understood without the conversation."
@@ -35,18 +36,29 @@ def read_conversation(messages: Sequence[Message]) -> Conversation:
     return Conversation(last.content.strip(), tuple(messages[:-1]))
 
 
-async def condense(client: EngineClient, conversation: Conversation) -> str:
-    """Have the generator rewrite the question to stand alone; without history it stands already.
+def condensing(conversation: Conversation, window: int, counter: CountsTokens) -> list[Message]:
+    """The messages that ask the generator for a question that stands alone.
 
-    A blank rewrite falls back to the question as it was asked.
+    Of the history they hold the latest turns that fit into the context window of `window` tokens. Empty if none does, or
+    none is there: then the question is taken as it was asked.
     """
-    if not conversation.history:
-        return conversation.question
-    turns = "\n".join(f"{m.role}: {m.content}" for m in conversation.history)
-    messages = [
-        Message("system", CONDENSE_INSTRUCTION),
-        Message("user", f"{turns}\nuser: {conversation.question}"),
-    ]
+    instruction, question = Message("system", CONDENSE_INSTRUCTION), f"user: {conversation.question}"
+    room = window - CONDENSE_MAX_TOKENS - 2 * TOKENS_PER_MESSAGE
+    room -= counter.count(instruction.content) + counter.count(question)
+    turns: list[str] = []
+    for turn in reversed(conversation.history):
+        line = f"{turn.role}: {turn.content}\n"
+        room -= counter.count(line)
+        if room < 0:
+            break
+        turns.append(line)
+    if not turns:
+        return []
+    return [instruction, Message("user", "".join(reversed(turns)) + question)]
+
+
+async def condense(client: EngineClient, messages: Sequence[Message]) -> Completion:
+    """Have the generator rewrite the question, on one line; blank if it has nothing to say."""
     params = GenerationParams(max_tokens=CONDENSE_MAX_TOKENS, temperature=0.0, top_p=1.0)
     completion = await client.complete(messages, params)
-    return " ".join(completion.text.split()) or conversation.question
+    return replace(completion, text=" ".join(completion.text.split()))

@@ -14,10 +14,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from llmops_core.answering.conversation import Conversation
+from llmops_core.answering.conversation import Conversation, condensing
 from llmops_core.embedders.embedder import Embedder
 from llmops_core.embedders.load import load_embedder
 from llmops_core.embedders.reranker import Reranker, load_reranker
+from llmops_core.engines.chat import Message
 from llmops_core.errors import ModelError
 from llmops_core.models.revisions import embedder_revision, reranker_revision
 from llmops_core.models.store import model_folder
@@ -122,6 +123,12 @@ class LoadedRelease:
             pool=pin.reranker.pool if pin.reranker else 0,
         )
         return Retrieved(query, vector, tuple(hits), (time.perf_counter() - started) * 1000)
+
+    def condensing(self, conversation: Conversation) -> list[Message]:
+        """What to ask the generator for the question to search with; empty if that is the one that was asked."""
+        if self.manifest.retrieval.query != "condensed":
+            return []
+        return condensing(conversation, self.manifest.generator.context_window, self._counter)
 
     def render(
         self,

@@ -45,4 +45,5 @@ class Completion:
 
     text: str
     finish_reason: str
-    usage: Usage
+    usage: Usage | None
+    """None if the engine counts no tokens."""

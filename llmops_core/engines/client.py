@@ -17,6 +17,9 @@ from llmops_core.engines.chat import Completion, Delta, GenerationParams, Messag
 from llmops_core.errors import ContextOverflowError, EngineError, InvalidRequestError, LlmopsError
 from llmops_core.models.tokens import valid_unicode
 
+# Uvicorn, and so vLLM and the local engine, closes a connection that is idle for 5 s. If it does so while the next
+# request is on its way, that fails: the client has to be the first to close.
+KEEP_ALIVE_S = 4.0
 CONNECT_TIMEOUT_S = 5.0
 # A long prompt on a slow machine takes minutes before its first token.
 IDLE_TIMEOUT_S = 300.0
@@ -26,6 +29,15 @@ SHOWN_OF_AN_ERROR = 500
 # How servers say that a request is too long: OpenAI and vLLM; llama.cpp; Ollama and others.
 OVERFLOW_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 OVERFLOW_WORDS = ("context length", "context size", "context window")
+
+
+class UnknownModelError(EngineError):
+    """The server does not know the model: it may have been started again without its adapters."""
+
+
+def engine_session() -> aiohttp.ClientSession:
+    """A session for clients of any number of engines; the caller closes it."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S))
 
 
 class EngineClient:
@@ -40,7 +52,7 @@ class EngineClient:
     async def stream(self, messages: Sequence[Message], params: GenerationParams) -> AsyncGenerator[Delta]:
         """Answer piece by piece; closing the iterator early closes the connection, which stops the engine.
 
-        Raises `InvalidRequestError`, `ContextOverflowError` or `EngineError`.
+        Raises `InvalidRequestError`, `ContextOverflowError`, `UnknownModelError` or another `EngineError`.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=IDLE_TIMEOUT_S)
         body = {
@@ -79,7 +91,7 @@ class EngineClient:
 
     async def complete(self, messages: Sequence[Message], params: GenerationParams) -> Completion:
         """Answer as a whole."""
-        text, finish_reason, usage = [], "stop", Usage(0, 0)
+        text, finish_reason, usage = list[str](), "stop", None
         async for delta in self.stream(messages, params):
             text.append(delta.text)
             finish_reason = delta.finish_reason or finish_reason
@@ -146,4 +158,5 @@ def _refusal(url: str, status: int, text: str) -> LlmopsError:
             f"The engine at {url} refuses the key (HTTP {status}): {message}. The key is read from the variable that"
             " generator.api_key_env names in assistant.yaml."
         )
-    return EngineError(f"The engine at {url} answers HTTP {status}: {message}")
+    kind = UnknownModelError if status == 404 else EngineError
+    return kind(f"The engine at {url} answers HTTP {status}: {message}")

@@ -10,7 +10,9 @@ import re
 import selectors
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,16 +31,21 @@ LOG_LINES_SHOWN = 15
 class LocalEngine:
     """Starts the child and waits until it is ready; raises `EngineError` with the end of its log if it is not.
 
-    `base_url` is its address, up to and with `/v1`. Use as a context manager, or call `close`.
+    `base_url` is its address, up to and with `/v1`. Use as a context manager, or call `close`. Whoever sets `given_up`
+    meanwhile ends the wait and the child.
     """
 
-    def __init__(self, settings: Settings, folder: Path, name: str) -> None:
+    def __init__(self, settings: Settings, folder: Path, name: str, given_up: threading.Event | None = None) -> None:
+        self._given_up = given_up or threading.Event()
         logs = settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         # A name may be a reference such as hf:owner/model@revision.
         self._log = logs / f"engine-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.log"
         self._deadline = time.monotonic() + START_TIMEOUT_S
         command = [sys.executable, "-m", "llmops_engine", "--model", str(folder), "--model-name", name]
+        # A log begins with each start, so that it does not grow for ever; the one before it says why that engine ended.
+        with suppress(FileNotFoundError):
+            self._log.replace(self._log.with_suffix(".previous.log"))
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--device", settings.device],
@@ -88,7 +95,7 @@ class LocalEngine:
         address = f"http://127.0.0.1:{self._port()}"
         # Without the environment: a proxy that is set there does not reach this machine's loopback.
         with httpx.Client(trust_env=False, timeout=5) as client:
-            while time.monotonic() < self._deadline:
+            while self._waits():
                 if not self.alive():
                     raise self._failure("ended while it was loading its model")
                 try:
@@ -104,12 +111,19 @@ class LocalEngine:
         assert self._process.stdout
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(self._deadline - time.monotonic()):
-                raise self._failure(f"did not say its port within {START_TIMEOUT_S:.0f} s")
+            while not selector.select(POLL_S):
+                if not self._waits():
+                    raise self._failure(f"did not say its port within {START_TIMEOUT_S:.0f} s")
         try:
             return int(json.loads(self._process.stdout.readline())["port"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._failure("did not start") from error
+
+    def _waits(self) -> bool:
+        """Whether there is time left; raises `EngineError` if nobody wants the engine any more."""
+        if self._given_up.is_set():
+            raise EngineError("The local engine was still loading its model when it was ended.")
+        return time.monotonic() < self._deadline
 
     def _failure(self, what: str) -> EngineError:
         tail = "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:])

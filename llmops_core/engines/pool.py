@@ -39,6 +39,7 @@ class EnginePool:
         self._local: dict[str, LocalEngine] = {}
         self._adapters: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +74,10 @@ class EnginePool:
             return None
         return Endpoint(base_url, pin.adapter or pin.model, _api_key(pin))
 
+    def forget_adapter(self, endpoint: Endpoint) -> None:
+        """Take the adapter behind an endpoint for not loaded: a server that was started again has none."""
+        self._adapters.discard((endpoint.base_url, endpoint.model))
+
     def keep(self, revisions: Set[str]) -> None:
         """End the local engines of all other generator revisions."""
         with self._lock:
@@ -80,7 +85,8 @@ class EnginePool:
                 self._end(self._local.pop(revision))
 
     def close(self) -> None:
-        """End all local engines."""
+        """End all local engines for good, also one that is still starting."""
+        self._closed.set()
         with self._lock:
             for engine in self._local.values():
                 engine.close()
@@ -93,13 +99,13 @@ class EnginePool:
             if engine is not None:
                 self._end(engine)
             folder = model_folder(self._settings, pin.model, "generator")
-            engine = LocalEngine(self._settings, folder, pin.model)
+            engine = LocalEngine(self._settings, folder, pin.model, self._closed)
             self._local[pin.revision] = engine
         return engine.base_url
 
     def _end(self, engine: LocalEngine) -> None:
         engine.close()
-        self._adapters = {a for a in self._adapters if a[0] != engine.base_url}
+        self._adapters.difference_update([a for a in list(self._adapters) if a[0] == engine.base_url])
 
     def _load_adapter(self, base_url: str, adapter: str, key: str | None) -> None:
         if (base_url, adapter) in self._adapters:

@@ -14,6 +14,7 @@ from llmops_core.engines.chat import Completion, GenerationParams, Message
 from llmops_core.engines.client import EngineClient
 from llmops_core.engines.local import LocalEngine
 from llmops_core.errors import ContextOverflowError, EngineError
+from llmops_engine.server import MOST_UNDER_WAY
 
 T = TypeVar("T")
 MODEL = "smollm2-135m-instruct"
@@ -43,6 +44,7 @@ def test_the_model_answers_a_question_and_stops_by_itself(engine: LocalEngine) -
     answer = _complete(engine, CAPITAL)
     assert "Paris" in answer.text
     assert answer.finish_reason == "stop"
+    assert answer.usage
     assert answer.usage.prompt_tokens > 20
     assert 0 < answer.usage.completion_tokens < 12
 
@@ -53,6 +55,7 @@ def test_temperature_0_answers_identically_again(engine: LocalEngine) -> None:
 
 def test_an_answer_that_is_cut_says_so(engine: LocalEngine) -> None:
     answer = _complete(engine, LONG, max_tokens=5)
+    assert answer.usage
     assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", 5)
 
 
@@ -82,6 +85,7 @@ def test_the_plain_answer_is_the_streamed_one(engine: LocalEngine, http: httpx.C
     assert plain["object"] == "chat.completion"
     assert plain["choices"][0]["message"] == {"role": "assistant", "content": streamed.text}
     assert plain["choices"][0]["finish_reason"] == streamed.finish_reason
+    assert streamed.usage
     assert plain["usage"]["total_tokens"] == streamed.usage.prompt_tokens + streamed.usage.completion_tokens
 
 
@@ -132,6 +136,33 @@ def test_a_client_that_leaves_frees_the_engine(engine: LocalEngine, stream: bool
         return await client.complete([Message("user", CAPITAL)], GenerationParams(12, 0.0, 1.0))
 
     assert "Paris" in _ask(engine, leave_and_ask).text
+
+
+def test_who_comes_when_too_many_wait_is_told_to_come_later(engine: LocalEngine) -> None:
+    """Each answer before it would take minutes, so that it is refused at once is the only way to an end in time."""
+    params = GenerationParams(max_tokens=8000, temperature=0.0, top_p=1.0)
+    said = [Message("user", "Write the letter a forever: a a a a a a")]
+
+    async def crowd(client: EngineClient) -> tuple[EngineError, Completion]:
+        waiting = [asyncio.create_task(client.complete(said, params)) for _ in range(MOST_UNDER_WAY + 1)]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        (refused,) = done
+        error = refused.exception()
+        assert isinstance(error, EngineError)
+        # The engine sees one by one that they have left.
+        while True:
+            try:
+                return error, await client.complete([Message("user", CAPITAL)], GenerationParams(12, 0.0, 1.0))
+            except EngineError:
+                await asyncio.sleep(0.1)
+
+    error, answer = _ask(engine, crowd)
+    assert "HTTP 503" in str(error)
+    assert f"{MOST_UNDER_WAY} answers are under way" in str(error)
+    assert "Paris" in answer.text
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(engine: LocalEngine, http: httpx.Client) -> None:

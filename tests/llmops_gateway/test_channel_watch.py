@@ -1,6 +1,9 @@
 """The gateway follows the channels for months."""
 
+import errno
 import gc
+import logging
+import threading
 from pathlib import Path
 
 import psutil
@@ -8,9 +11,12 @@ import pytest
 
 from llmops_core.errors import NotFoundError
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings
 from llmops_gateway import channel_watch
 from llmops_gateway.channel_watch import ChannelWatch
+from llmops_gateway.local_copy import LocalCopy
 from llmops_gateway.open_lakehouse import OpenLakehouse
 from tests.running_gateway import NAME, until
 
@@ -50,3 +56,83 @@ def test_the_lakehouse_is_opened_anew_after_an_error_that_may_be_its_own(setting
         assert anew is not first
         assert anew.assistants() == [NAME]
     lakehouse.close()
+
+
+def _point_prod(settings: Settings, assistant: str, release_id: str = "0" * 32) -> None:
+    lakehouse = Lakehouse.open(settings)
+    lakehouse.prepare(assistant)
+    Releases(lakehouse, assistant).channels.move(
+        "prod", release_id, action="promote", author="test", reason="test", provenance=Provenance("test")
+    )
+
+
+def test_a_lakehouse_that_hangs_does_not_keep_a_gateway_from_starting_on_its_local_copy(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LocalCopy(settings.gateway, NAME).save_channels({"prod": "0" * 32})
+    answers = threading.Event()
+    really_ask = Lakehouse.assistants
+
+    def hang(lakehouse: Lakehouse) -> list[str]:
+        answers.wait()
+        return really_ask(lakehouse)
+
+    monkeypatch.setattr(Lakehouse, "assistants", hang)
+    monkeypatch.setattr(channel_watch, "FIRST_LOOK_S", 0.1)
+    monkeypatch.setattr(channel_watch, "POLL_S", 0.01)
+    watch = ChannelWatch(settings, lambda: None)
+    watch.start()
+    try:
+        assert watch.channels(NAME) == {"prod": "0" * 32}
+        assert watch.away_since is not None
+        answers.set()
+        until(lambda: True if watch.away_since is None else None)
+    finally:
+        answers.set()
+        watch.stop()
+
+
+def test_an_assistant_that_cannot_be_read_does_not_keep_the_others_from_being_followed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _point_prod(settings, "another")
+    _point_prod(settings, NAME)
+    really_find = Lakehouse.table
+
+    def damaged(lakehouse: Lakehouse, assistant: str, name: str) -> object:
+        if assistant == "another":
+            raise OSError("damaged")
+        return really_find(lakehouse, assistant, name)
+
+    monkeypatch.setattr(Lakehouse, "table", damaged)
+    watch = ChannelWatch(settings, lambda: None)
+    watch.start()
+    try:
+        assert watch.channels(NAME) == {"prod": "0" * 32}
+        assert watch.away_since is not None
+    finally:
+        watch.stop()
+
+
+def test_a_full_disk_is_called_so_and_channels_are_followed_all_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _point_prod(settings, NAME)
+    monkeypatch.setattr(channel_watch, "POLL_S", 0.01)
+    looks: list[None] = []
+    watch = ChannelWatch(settings, lambda: looks.append(None))
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "llmops.gateway"):
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(LocalCopy, "save_channels", full)
+        watch.start()
+        until(lambda: True if len(looks) > 3 else None)
+        assert watch.channels(NAME) == {"prod": "0" * 32}
+        assert watch.away_since is None
+        assert len([record for record in caplog.records if "No space left" in record.message]) == 1
+    try:
+        until(lambda: True if LocalCopy(settings.gateway, NAME).channels() else None)
+    finally:
+        watch.stop()

@@ -1,5 +1,6 @@
 """What the gateway answers, to whom and how, in front of an engine that fails as it is told to."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -97,6 +98,8 @@ def test_what_the_gateway_does_not_carry_out_is_refused_by_name(gateway: Running
     tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
     with pytest.raises(openai.BadRequestError, match="tools"):
         gateway.ask(tools=[tool])
+    with pytest.raises(openai.BadRequestError, match="metadata"):
+        gateway.ask(metadata={"ticket": "7"})
 
 
 def test_a_refusal_carries_the_id_under_which_it_is_logged(gateway: Running) -> None:
@@ -114,9 +117,26 @@ def test_every_answer_has_an_id_of_its_own(gateway: Running, path: str) -> None:
 
 
 def test_a_body_that_is_no_json_is_a_bad_request(gateway: Running) -> None:
-    reply = httpx.post(f"{gateway.url}/v1/chat/completions", content=b"{not json")
+    reply = httpx.post(
+        f"{gateway.url}/v1/chat/completions", content=b"{not json", headers={"content-type": "application/json"}
+    )
     assert reply.status_code == 400
     assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])
+@pytest.mark.parametrize("sent", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
+def test_what_a_web_page_can_have_a_browser_post_is_refused(gateway: Running, path: str, sent: str | None) -> None:
+    body = json.dumps({"model": NAME, "messages": [{"role": "user", "content": QUESTION}]}).encode()
+    reply = httpx.post(f"{gateway.url}{path}", content=body, headers={"content-type": sent} if sent else {})
+    assert reply.status_code == 415
+    assert "application/json" in reply.json()["error"]["message"]
+
+
+def test_a_content_type_may_name_its_charset(gateway: Running) -> None:
+    body = json.dumps({"model": NAME, "messages": [{"role": "user", "content": QUESTION}]}).encode()
+    sent = {"Content-Type": "Application/JSON; charset=utf-8"}
+    assert httpx.post(f"{gateway.url}/v1/chat/completions", content=body, headers=sent).status_code == 200
 
 
 def test_a_release_is_asked_for_by_channel_or_id(gateway: Running) -> None:
@@ -232,6 +252,9 @@ def test_a_condensed_query_is_what_is_searched_for(gateway: Running, fake_engine
     row = gateway.logged(completion.id)
     assert row["query"] == "".join(PIECES)
     assert row["timings_ms"]["condense"] > 0
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (40, 5)
+    assert (row["cost_basis"]["prompt_tokens"], row["cost_basis"]["completion_tokens"]) == (80, 10)
+    assert row["cost_basis"]["engine_seconds"] > row["timings_ms"]["generate"] / 1000
     assert "eighty degrees" in completion.model_extra["llmops"]["chunks"][0]["text"]
 
 

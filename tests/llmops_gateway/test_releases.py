@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pytest
 
 from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.models.adapters import CONFIG, WEIGHTS, store_adapter
 from llmops_core.release.manifest import GeneratorParams, GeneratorPin, IndexPin
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from llmops_gateway.releases import LoadedReleases
+from tests.fake_engine import FakeEngine
 from tests.running_gateway import NAME, QUESTION, Running, create, promote, running_gateway, until
 
 PROD = f"{NAME}@prod"
@@ -143,3 +146,53 @@ def test_the_engine_of_a_release_that_was_replaced_is_ended(gateway: Running) ->
     assert engines() == 1
     _serves(gateway, promote(gateway.settings))
     until(lambda: True if engines() == 0 else None)
+
+
+def test_an_adapter_is_loaded_again_into_a_server_that_was_started_again(
+    gateway: Running, fake_engine: FakeEngine, tmp_path: Path
+) -> None:
+    (tmp_path / CONFIG).write_text("{}")
+    (tmp_path / WEIGHTS).write_bytes(b"weights")
+    adapter = store_adapter(gateway.settings, tmp_path)
+    plain = Releases(Lakehouse.open(gateway.settings), NAME).get("dev").manifest.generator
+    release_id = create(gateway.settings, generator=plain.model_copy(update={"adapter": adapter}))
+    gateway.ask(model=f"{NAME}@{release_id}")
+    fake_engine.adapters.clear()
+    with pytest.raises(openai.InternalServerError, match="does not exist") as lost:
+        gateway.ask(model=f"{NAME}@{release_id}")
+    assert lost.value.status_code == 503
+    until(lambda: True if fake_engine.adapters == {adapter} else None)
+    again = gateway.client.with_options(max_retries=5).chat.completions.create(
+        model=f"{NAME}@{release_id}", messages=[{"role": "user", "content": QUESTION}]
+    )
+    assert again.choices[0].message.content
+
+
+def test_stopping_does_not_wait_for_an_engine_that_is_loading(
+    shared_home: Settings, notes: Assistant, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine would take its time to say that it listens: for ever, if nobody ended it."""
+    release_id = create(shared_home, generator=_broken_generator(models, tmp_path))
+    monkeypatch.setattr(sys, "executable", _sleeper(tmp_path))
+    releases = LoadedReleases(shared_home)
+    releases.start()
+    loading = releases.load(f"{NAME}@{release_id}")
+    sleeping = until(lambda: next((c for c in psutil.Process().children() if _sleeps(c)), None))
+    releases.stop()
+    assert not sleeping.is_running()
+    assert "was still loading" in str(loading.exception())
+
+
+def _sleeper(folder: Path) -> str:
+    """A program that only sleeps, whatever it is told."""
+    program = folder / "sleeper"
+    program.write_text("#!/bin/sh\nexec sleep 86399\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def _sleeps(process: psutil.Process) -> bool:
+    try:
+        return "86399" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False

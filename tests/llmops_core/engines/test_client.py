@@ -12,7 +12,7 @@ import pytest
 
 from llmops_core.engines import client as client_module
 from llmops_core.engines.chat import Completion, GenerationParams, Message, Usage
-from llmops_core.engines.client import EngineClient
+from llmops_core.engines.client import EngineClient, UnknownModelError, engine_session
 from llmops_core.errors import ContextOverflowError, EngineError, InvalidRequestError, LlmopsError
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ DONE = b"data: [DONE]\n\n"
 async def _client(upstream: Upstream, api_key: str | None = None) -> AsyncIterator[EngineClient]:
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with aiohttp.ClientSession() as session:
+    async with engine_session() as session:
         yield EngineClient(f"http://127.0.0.1:{port}/v1", "small", api_key, session)
     server.close()
 
@@ -128,7 +128,7 @@ def test_a_last_event_without_a_line_end_counts() -> None:
 
 
 def test_an_answer_without_usage_counts_no_tokens() -> None:
-    assert _complete(STREAM, _chunk("a", "stop"), DONE).usage == Usage(0, 0)
+    assert _complete(STREAM, _chunk("a", "stop"), DONE).usage is None
 
 
 def test_the_request_carries_model_parameters_and_key() -> None:
@@ -318,3 +318,23 @@ def test_cancelling_the_caller_closes_the_connection() -> None:
         await upstream.left.wait()
 
     _ask(upstream, cancelled)
+
+
+def test_a_model_that_the_server_does_not_know_is_an_error_of_its_own() -> None:
+    assert isinstance(_refusal(404, '{"error": {"message": "The model `a` does not exist."}}'), UnknownModelError)
+
+
+def test_the_client_is_the_first_to_close_an_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uvicorn does so after 5 s, aiohttp by itself after 15."""
+    assert client_module.KEEP_ALIVE_S < 5
+    monkeypatch.setattr(client_module, "KEEP_ALIVE_S", 0.1)
+    body = _chunk("a", "stop") + DONE
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
+    upstream = Upstream([head + body])
+
+    async def ask_and_idle(client: EngineClient) -> None:
+        await client.complete(QUESTION, PARAMS)
+        assert not upstream.left.is_set()
+        await asyncio.wait_for(upstream.left.wait(), 10)
+
+    _ask(upstream, ask_and_idle)

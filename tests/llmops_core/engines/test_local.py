@@ -95,3 +95,15 @@ def test_a_model_that_cannot_be_loaded_is_an_engine_error_with_the_log(settings:
     with pytest.raises(EngineError, match="cannot be loaded") as caught:
         LocalEngine(settings, tmp_path, "nothing")
     assert str(settings.home / "logs" / "engine-nothing.log") in str(caught.value)
+
+
+def test_each_start_begins_a_log_and_keeps_the_one_before(settings: Settings, tmp_path: Path) -> None:
+    log, before = (settings.home / "logs" / f"engine-nothing{end}" for end in (".log", ".previous.log"))
+    for number in range(3):
+        with pytest.raises(EngineError, match="cannot be loaded"):
+            LocalEngine(settings, tmp_path, "nothing")
+        with log.open("a") as file:
+            file.write(f"end of start {number}\n")
+    assert sorted(log.parent.iterdir()) == [log, before]
+    assert log.read_text().count("cannot be loaded") == before.read_text().count("cannot be loaded") == 1
+    assert before.read_text().endswith("end of start 1\n")
