@@ -83,23 +83,42 @@ def latest_data_version(context: Context, key: dg.AssetKey, partition_key: str |
     return (materialization.tags or {}).get(DATA_VERSION_TAG) if materialization else None
 
 
-def passed_check(context: Context, key: dg.AssetKey, check: str, partition_key: str) -> bool:
-    """Whether the check of a partition ended, for its latest materialisation, and passed."""
+def latest_evaluation(
+    context: Context, key: dg.AssetKey, check: str, partition_key: str | None = None
+) -> dg.AssetCheckEvaluation | None:
+    """What a check that ended said last; None if none ever did."""
     from dagster._core.event_api import PartitionKeyFilter
     from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-    latest = context.instance.get_latest_data_version_record(key, partition_key=partition_key)
     ended = context.instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(key, check),
         limit=1,
         status={AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED},
-        partition_filter=PartitionKeyFilter(key=partition_key),
+        partition_filter=PartitionKeyFilter(key=partition_key) if partition_key else None,
     )
-    evaluation = ended[0].evaluation if ended else None
+    return ended[0].evaluation if ended else None
+
+
+def passed_check(context: Context, key: dg.AssetKey, check: str, partition_key: str) -> bool:
+    """Whether the check of a partition ended, for its latest materialisation, and passed."""
+    latest = context.instance.get_latest_data_version_record(key, partition_key=partition_key)
+    evaluation = latest_evaluation(context, key, check, partition_key)
     looked_at = evaluation.target_materialization_data if evaluation else None
     if latest is None or evaluation is None or looked_at is None:
         return False
     return evaluation.passed and looked_at.storage_id == latest.storage_id
+
+
+def passed_already(evaluation: dg.AssetCheckEvaluation | None, judged: str) -> dg.AssetCheckResult | None:
+    """The verdict again, if a check passed on exactly this: rows and rules that cannot have changed since.
+
+    `judged` names all that the verdict depends on and is in the check's metadata. What failed is looked at again.
+    """
+    if evaluation is None or not evaluation.passed or "judged" not in evaluation.metadata:
+        return None
+    if evaluation.metadata["judged"].value != judged:
+        return None
+    return dg.AssetCheckResult(passed=True, metadata=evaluation.metadata)
 
 
 def recorded(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> str:

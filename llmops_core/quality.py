@@ -82,7 +82,7 @@ def documents_suite() -> Suite:
             _unique("document_id"),
             _present("document_hash"),
             _present("text"),
-            Rule("text is not empty", "expect_column_value_lengths_to_be_between", {"column": "text", "min_value": 1}),
+            Rule("text is not blank", "expect_column_values_to_match_regex", {"column": "text", "regex": r"\S"}),
         ),
     )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from llmops_core.ids import content_hash
 
+_COMMIT = "# branch.oid "
+
 
 @cache
 def code_version() -> str:
@@ -16,10 +18,13 @@ def code_version() -> str:
     if given:
         return given
     version = importlib.metadata.version("llmops-assets")
-    commit = _git("rev-parse", "--short=12", "HEAD")
-    if not commit:
+    # Of a package that is installed below a repository of somebody else's, that one's commit would say nothing.
+    if not _git("ls-files", "--error-unmatch", Path(__file__).name):
         return version
-    return f"{version}+{commit}{'.dirty' if _git('status', '--porcelain', '-uno') else ''}"
+    state = _git("status", "--porcelain=v2", "--branch", "-uno").splitlines()
+    commit = next((line.removeprefix(_COMMIT) for line in state if line.startswith(_COMMIT)), "")[:12]
+    dirty = any(not line.startswith("#") for line in state)
+    return f"{version}+{commit}{'.dirty' if dirty else ''}" if commit else version
 
 
 @cache
@@ -30,9 +35,10 @@ def lock_hash() -> str:
 
 
 def _git(*arguments: str) -> str:
-    folder = Path(__file__).resolve().parent
+    # Without optional locks: a `status` that is killed while it refreshes the index leaves its lock, and nobody can commit.
+    command = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

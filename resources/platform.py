@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from pydantic import PrivateAttr
 
 from llmops_core.assistant import Assistant, EmbedderModel
 from llmops_core.settings import Settings, load_settings
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
 class LakehouseResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The Iceberg lakehouse."""
 
-    def open(self, assistant: Assistant) -> "Lakehouse":
-        """Open it, the assistant's tables made and up to date."""
-        from llmops_core.lakehouse.lakehouse import Lakehouse
+    _opened: dict[str, "Lakehouse"] = PrivateAttr(default_factory=dict)
 
-        lakehouse = Lakehouse.open(load_settings())
-        lakehouse.prepare(assistant.name)
-        return lakehouse
+    def open(self, assistant: Assistant) -> "Lakehouse":
+        """Open it, the assistant's tables made and up to date; once for all steps of a run that share a process."""
+        if assistant.name not in self._opened:
+            from llmops_core.lakehouse.lakehouse import Lakehouse
+
+            lakehouse = Lakehouse.open(load_settings())
+            lakehouse.prepare(assistant.name)
+            self._opened[assistant.name] = lakehouse
+        return self._opened[assistant.name]
 
 
 class VectorsResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -6,8 +6,7 @@ if those moved.
 """
 
 import json
-from collections.abc import Sequence
-from itertools import takewhile
+from collections.abc import Mapping
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -22,6 +21,7 @@ from llmops_core.errors import SourceError
 # A change whose builds failed this often waits for a person (or for the next change).
 MAX_ATTEMPTS = 3
 CAUSE_TAG = "llmops/cause"
+OTHER_ENDS = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]
 
 
 def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
@@ -51,15 +51,16 @@ def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -
         requests: list[dg.RunRequest] = []
         given_up: list[str] = []
         for revision in embedder_models(assistant):
-            builds = _latest_builds(context.instance, job.name, assistant, revision)
-            if builds and not builds[0].is_finished:
-                return dg.SensorResult(skip_reason=f"Build {builds[0].run_id} is under way.", cursor=cursor)
+            builds = _Builds(context.instance, job.name, assistant, revision)
+            latest = builds.latest()
+            if latest and not latest.is_finished:
+                return dg.SensorResult(skip_reason=f"Build {latest.run_id} is under way.", cursor=cursor)
             # A build that failed after it had recorded the documents leaves an index that is behind them.
-            failed = list(takewhile(lambda build: build.is_failure, builds))
+            failed = latest is not None and latest.is_failure
             if not changed and not failed:
                 continue
-            if sum(cause.items() <= build.tags.items() for build in failed) >= MAX_ATTEMPTS:
-                given_up.append(failed[0].run_id)
+            if latest and failed and builds.tried_in_vain(cause) >= MAX_ATTEMPTS:
+                given_up.append(latest.run_id)
                 continue
             tried = context.instance.get_runs_count(dg.RunsFilter(tags={**cause, PARTITION_NAME_TAG: revision}))
             requests.append(
@@ -75,12 +76,31 @@ def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -
     return documents_changed
 
 
-def _latest_builds(
-    instance: dg.DagsterInstance, job: str, assistant: Assistant, revision: str
-) -> Sequence[dg.DagsterRun]:
-    """The latest builds of an embedder, by whatever started them, newest first."""
-    tags = {**exclusive(assistant), PARTITION_NAME_TAG: revision}
-    return instance.get_runs(dg.RunsFilter(job_name=job, tags=tags), limit=MAX_ATTEMPTS)
+class _Builds:
+    """The builds of an embedder, by whatever started them."""
+
+    def __init__(self, instance: dg.DagsterInstance, job: str, assistant: Assistant, revision: str) -> None:
+        self._instance, self._job = instance, job
+        self._tags = {**exclusive(assistant), PARTITION_NAME_TAG: revision}
+
+    def latest(self) -> dg.DagsterRun | None:
+        """The newest of them."""
+        return next(iter(self._instance.get_runs(dg.RunsFilter(job_name=self._job, tags=self._tags), limit=1)), None)
+
+    def tried_in_vain(self, cause: Mapping[str, str]) -> int:
+        """How often the sensor launched one for this cause that failed, since the last that ended in another way.
+
+        Those that a person launched in between count neither as a try nor as an end.
+        """
+        ended = dg.RunsFilter(job_name=self._job, tags=self._tags, statuses=OTHER_ENDS)
+        records = self._instance.get_run_records(ended, limit=1)
+        failed = dg.RunsFilter(
+            job_name=self._job,
+            tags={**self._tags, **cause},
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            created_after=records[0].create_timestamp if records else None,
+        )
+        return self._instance.get_runs_count(failed)
 
 
 def _recorded_fingerprint(instance: dg.DagsterInstance, documents: dg.AssetKey) -> str | None:

@@ -58,8 +58,14 @@ def results(assistant: Assistant) -> dg.AssetsDefinition:
                 settings = models.settings()
                 loaded = load_release(settings, ModelPool(settings), release.manifest, releases.prompt_text(release))
                 endpoint = pool.endpoint(release.manifest.generator) if work.answer else None
-                rows = score(loaded, endpoint, work, context.log.info)
-                store_results(table, release.release_id, rows, provenance(context, evaluation_cases=snapshot))
+                by = provenance(context, evaluation_cases=snapshot)
+                score(
+                    loaded,
+                    endpoint,
+                    work,
+                    context.log.info,
+                    lambda rows: store_results(table, release.release_id, rows, by),
+                )
         facts = {"release": release.number, "release_id": release.release_id, "cases": len(known)}
         scored = {"retrieved": len(work.retrieve), "answered": len(work.answer)}
         return materialized(table.snapshot_id(), {**facts, **scored})

@@ -58,6 +58,9 @@ _CASE_ERRORS = (EngineError, InvalidRequestError, ContextOverflowError)
 Progress = Callable[[int, int], object]
 """Told after each case: how many are done, of how many."""
 
+ANSWERS_KEPT_TOGETHER = 4
+"""An answer takes seconds: whoever keeps them loses no more than these to a kill."""
+
 
 @dataclass(frozen=True)
 class AnsweredCase:
@@ -101,13 +104,15 @@ async def evaluate_answers(
     cases: Sequence[Case],
     answer: Callable[[str], Awaitable[AnsweredCase]],
     progress: Progress | None = None,
+    keep: Callable[[pl.DataFrame], object] | None = None,
 ) -> pl.DataFrame:
     """Answer every case and score the answers; gives `ANSWER_SCHEMA`, a row a case, in order.
 
-    One case after another, so that `answer_ms` is the time of an answer and not that of a queue. Raises what the first case
-    raised if all fail.
+    One case after another, so that `answer_ms` is the time of an answer and not that of a queue. `keep` gets each row once, a
+    few at a time as they come, but none before a case has come through. Raises what the first case raised if all fail.
     """
     rows: list[dict[str, Any]] = []
+    kept = 0
     failures: list[LlmopsError] = []
     for case in cases:
         started = time.perf_counter()
@@ -120,6 +125,10 @@ async def evaluate_answers(
             rows.append(_answered_row(case, answered, _ms_since(started)))
         if progress:
             progress(len(rows), len(cases))
+        enough = len(rows) - kept >= ANSWERS_KEPT_TOGETHER or len(rows) == len(cases)
+        if keep and enough and len(failures) < len(rows):
+            keep(pl.DataFrame(rows[kept:], schema=ANSWER_SCHEMA, orient="row"))
+            kept = len(rows)
     _raise_if_all_failed("answered", len(cases), failures)
     return pl.DataFrame(rows, schema=ANSWER_SCHEMA, orient="row")
 

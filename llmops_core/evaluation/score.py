@@ -31,6 +31,7 @@ from llmops_core.ids import content_hash
 from llmops_core.lakehouse.table import LakeTable, Provenance
 
 Progress = Callable[[str], object]
+Keep = Callable[[pl.DataFrame], object]
 
 
 @dataclass(frozen=True)
@@ -60,29 +61,35 @@ def outstanding(table: LakeTable, release_id: str, cases: Sequence[Case], answer
     return Outstanding(tuple(to_retrieve), tuple(to_answer))
 
 
-def score(release: LoadedRelease, endpoint: Endpoint | None, work: Outstanding, progress: Progress) -> pl.DataFrame:
-    """Retrieve for and answer the outstanding cases; a frame of `RESULT_SCHEMA`.
+def score(release: LoadedRelease, endpoint: Endpoint | None, work: Outstanding, progress: Progress, keep: Keep) -> None:
+    """Retrieve for and answer the outstanding cases; `keep` gets frames of `RESULT_SCHEMA`, each case in one of them.
 
-    `endpoint` may be None if nothing has to be answered.
+    They come while the work goes on, so that what is killed is not lost. `endpoint` may be None if nothing has to be answered.
     """
     retrieval = evaluate_retrieval(
         work.retrieve,
         deep_enough(lambda question, chunks: release.retrieve(question, chunks).hits),
         progress=lambda done, of: progress(f"Retrieved for {done} of {of} cases") if done % 50 == 0 else None,
     )
-    if not work.answer or endpoint is None:
-        return combine(retrieval)
+    to_answer = [case.case_id for case in work.answer] if endpoint else []
+    keep(combine(retrieval.filter(~pl.col("case_id").is_in(to_answer))))
+    if endpoint is None or not to_answer:
+        return
 
-    async def answer_all() -> pl.DataFrame:
+    def keep_answers(answers: pl.DataFrame) -> None:
+        keep(combine(retrieval.filter(pl.col("case_id").is_in(answers["case_id"].to_list())), answers))
+
+    async def answer_all() -> None:
         async with aiohttp.ClientSession() as session:
             client = EngineClient(endpoint.base_url, endpoint.model, endpoint.api_key, session)
-            return await evaluate_answers(
+            await evaluate_answers(
                 work.answer,
                 lambda question: _answer(release, client, question),
                 progress=lambda done, of: progress(f"Answered {done} of {of} cases"),
+                keep=keep_answers,
             )
 
-    return combine(retrieval, asyncio.run(answer_all()))
+    asyncio.run(answer_all())
 
 
 async def _answer(release: LoadedRelease, client: EngineClient, question: str) -> AnsweredCase:
@@ -119,11 +126,14 @@ def report_of(release_id: str, results: pl.DataFrame, cases: Sequence[Case], alp
 
 
 def store_report(table: LakeTable, report: Report, provenance: Provenance) -> str:
-    """Keep a report under the hash of its numbers; the same report is kept once. Returns its id."""
+    """Keep a report under the hash of its numbers; the same report is kept once. Returns its id.
+
+    Raises `ConflictError` if another report was stored meanwhile: try again.
+    """
     frame = report.frame()
     report_id = content_hash(frame.to_dicts())
-    if table.read().filter(pl.col("report_id") == report_id).is_empty():
-        table.append(
-            frame.with_columns(report_id=pl.lit(report_id), evaluated_at=pl.lit(datetime.now(UTC))), provenance
-        )
+    snapshot = table.snapshot_id()
+    if table.read(snapshot).filter(pl.col("report_id") == report_id).is_empty():
+        made = frame.with_columns(report_id=pl.lit(report_id), evaluated_at=pl.lit(datetime.now(UTC)))
+        table.append_after(made, provenance, snapshot)
     return report_id

@@ -234,6 +234,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "n": (REPORT_SCHEMA["n"], "Cases that it comes from"),
                 "evaluated_at": (TIME, "When"),
             },
+            properties=COMPARE_AND_SET,
             past="rows",
         ),
     )

@@ -9,10 +9,14 @@ import pytest
 from llmops_cli.evaluate import evaluate
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant, load_assistant
+from llmops_core.engines.client import EngineClient
+from llmops_core.errors import PermanentError
+from llmops_core.evaluation.run import ANSWERS_KEPT_TOGETHER
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
+from tests.fake_engine import FakeEngine
 from tests.running_gateway import QUESTION
 
 CASES = (
@@ -62,3 +66,30 @@ def test_the_report_is_of_the_release_that_was_scored(shared_home: Settings, lab
         "dev", newer.release_id, action="promote", author="me", reason="", provenance=Provenance("test")
     )
     assert scored(shared_home, labelled, older.release_id)["evaluation/reports"]["release_id"] == older.release_id
+
+
+def test_answers_of_an_evaluation_that_ended_halfway_are_not_asked_for_again(
+    shared_home: Settings, labelled: Assistant, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [
+        {**CASES[0], "case_id": f"more-{number}", "question": f"{QUESTION} ({number})", "split": "held_out"}
+        for number in range(ANSWERS_KEPT_TOGETHER + 2)
+    ]
+    (labelled.folder / "cases.jsonl").write_text("\n".join(map(json.dumps, many)), encoding="utf-8")
+    file = labelled.folder / "assistant.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("answers: 1", f"answers: {len(many)}"), encoding="utf-8")
+    assistant = load_assistant(labelled.folder)
+    asked = len(fake_engine.received)
+
+    async def cut_off(self: EngineClient, *arguments: Any) -> Any:
+        if len(fake_engine.received) - asked > ANSWERS_KEPT_TOGETHER:
+            raise KeyboardInterrupt
+        return await complete(self, *arguments)
+
+    complete = EngineClient.complete
+    with monkeypatch.context() as patch:
+        patch.setattr(EngineClient, "complete", cut_off)
+        with pytest.raises((KeyboardInterrupt, PermanentError)):
+            evaluate(shared_home, assistant)
+    again = scored(shared_home, assistant, "dev")["evaluation/results"]
+    assert again["answered"] == len(many) - ANSWERS_KEPT_TOGETHER

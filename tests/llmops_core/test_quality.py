@@ -35,7 +35,8 @@ def test_sound_documents_and_chunks_pass(capfd: pytest.CaptureFixture[str]) -> N
         ({"document_id": ["a", None]}, "document_id is never null", "1 of 2 rows"),
         ({"document_id": ["a", "a"]}, "document_id is unique", "2 of 2 rows, such as a, a"),
         ({"document_hash": [None, None]}, "document_hash is never null", "2 of 2 rows"),
-        ({"text": ["x", ""]}, "text is not empty", "1 of 2 rows"),
+        ({"text": ["x", ""]}, "text is not blank", "1 of 2 rows"),
+        ({"text": ["x", " \n\t\u00a0\u2003"]}, "text is not blank", "1 of 2 rows"),
         ({"text": ["x", None]}, "text is never null", "1 of 2 rows"),
     ],
 )
@@ -46,6 +47,10 @@ def test_bad_documents_fail_the_rule_that_they_break(change: dict[str, list[Any]
     assert not report.passed
     assert broken(report).keys() == {meaning}
     assert broken(report)[meaning].startswith(found)
+
+
+def test_a_text_that_begins_with_blank_lines_is_not_blank() -> None:
+    assert validate(pl.DataFrame({**DOCUMENTS, "text": ["\n\n x", "\u200b"]}), documents_suite()).passed
 
 
 def test_an_empty_corpus_is_not_sound() -> None:

@@ -8,8 +8,10 @@ import pytest
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from llmops_assets.definitions import build_definitions
+from llmops_assets.partitions import embedder_models
 from llmops_cli.build import build
 from llmops_cli.instance import prepare_instance
+from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant, load_assistant
 from llmops_core.errors import PermanentError
 from llmops_core.settings import Settings
@@ -63,6 +65,13 @@ def spoil_prompt(assistant: Assistant) -> str:
 
 def mend_prompt(assistant: Assistant, text: str) -> None:
     (assistant.folder / "prompts" / "answer.jinja").write_text(text, encoding="utf-8")
+
+
+def fail_by_hand(settings: Settings, assistant: Assistant) -> None:
+    """A build that a person launches in the UI, and that fails."""
+    (revision,) = embedder_models(assistant)
+    with pytest.raises(PermanentError):
+        run_job(settings, assistant, "index_build", partition_key=revision)
 
 
 def test_a_change_is_built_once(instance: dg.DagsterInstance, notes: Assistant) -> None:
@@ -126,10 +135,19 @@ def test_a_failed_build_of_a_person_is_tried_again(
     instance: dg.DagsterInstance, notes: Assistant, home_with_models: Settings
 ) -> None:
     text = spoil_prompt(notes)
-    with pytest.raises(PermanentError):
-        build(home_with_models, notes)
+    fail_by_hand(home_with_models, notes)
     mend_prompt(notes, text)
     assert launch(instance, notes, requested(tick(instance, notes))) == [True]
+
+
+def test_builds_of_a_person_that_fail_as_well_do_not_make_the_sensor_try_again(
+    instance: dg.DagsterInstance, notes: Assistant, home_with_models: Settings
+) -> None:
+    spoil_prompt(notes)
+    for _ in range(3):
+        launch(instance, notes, requested(tick(instance, notes)))
+    fail_by_hand(home_with_models, notes)
+    assert "failed 3 times" in str(tick(instance, notes).skip_reason)
 
 
 def test_each_embedder_has_a_build_of_its_own(instance: dg.DagsterInstance, notes: Assistant) -> None:

@@ -11,6 +11,7 @@ from llmops_core.errors import EngineError, IndexCorruptError, InvalidRequestErr
 from llmops_core.evaluation.cases import Case, make_case
 from llmops_core.evaluation.run import (
     ANSWER_SCHEMA,
+    ANSWERS_KEPT_TOGETHER,
     RESULT_SCHEMA,
     RETRIEVAL_SCHEMA,
     AnsweredCase,
@@ -138,6 +139,32 @@ def test_progress_is_told_after_each_case_also_of_those_that_fail() -> None:
     evaluate_retrieval(CASES, retrieve, progress=lambda done, of: told.append((done, of)))
     asyncio.run(evaluate_answers(CASES, answer, progress=lambda done, of: told.append((done, of))))
     assert told == [(1, 3), (2, 3), (3, 3)] * 2
+
+
+def test_answers_are_kept_a_few_at_a_time_while_the_others_are_still_to_come() -> None:
+    cases = [make_case(f"case-{number}", f"{number}", ["a"]) for number in range(2 * ANSWERS_KEPT_TOGETHER + 1)]
+    kept: list[str] = []
+    seen: list[int] = []
+
+    async def note(_: str) -> AnsweredCase:
+        seen.append(len(kept))
+        return AnsweredCase("yes")
+
+    asyncio.run(evaluate_answers(cases, note, keep=lambda rows: kept.extend(rows["case_id"])))
+    assert kept == [case.case_id for case in cases]
+    assert set(seen) == {0, ANSWERS_KEPT_TOGETHER, 2 * ANSWERS_KEPT_TOGETHER}
+
+
+def test_nothing_is_kept_while_no_case_has_come_through() -> None:
+    cases = [make_case(f"case-{number}", "?", ["a"]) for number in range(2 * ANSWERS_KEPT_TOGETHER)]
+    kept: list[str] = []
+
+    async def refuse(_: str) -> AnsweredCase:
+        raise InvalidRequestError("no such model")
+
+    with pytest.raises(InvalidRequestError):
+        asyncio.run(evaluate_answers(cases, refuse, keep=lambda rows: kept.extend(rows["case_id"])))
+    assert kept == []
 
 
 def test_no_cases_give_no_rows() -> None:
