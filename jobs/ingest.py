@@ -21,7 +21,7 @@ def traffic_ingest(assistant: Assistant) -> UnresolvedAssetJobDefinition:
 
 
 def traffic_every_five_minutes(assistant: Assistant, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """Every five minutes, skipped while there is nothing to take."""
+    """Every five minutes, skipped while there is nothing to take; the tick fails if rows wait behind a missing segment."""
 
     @dg.schedule(
         name="traffic_every_five_minutes",
@@ -31,10 +31,11 @@ def traffic_every_five_minutes(assistant: Assistant, job: UnresolvedAssetJobDefi
         description=f"Ingests the request log ({CRON}); skipped while there is nothing new.",
     )
     def traffic_every_five_minutes(lakehouse: LakehouseResource) -> dg.RunRequest | dg.SkipReason:
+        from llmops_core.traffic.columns import TRAFFIC_TABLES
         from llmops_core.traffic.ingest import pending
 
         lake = lakehouse.open(assistant)
-        tables = [lake.table(assistant.name, f"traffic_{noun}") for noun in NOUNS]
+        tables = [lake.table(assistant.name, name) for name in TRAFFIC_TABLES]
         waiting = pending(tables, *lake.spool(), assistant.name)
         return dg.RunRequest() if waiting else dg.SkipReason("No new spool segment.")
 

@@ -1,8 +1,10 @@
 """What commands share: which assistant, which settings, JSON or text, and how errors end a command."""
 
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from llmops_cli.output import emit_error
 from llmops_core.assistant import FILE_NAME, Assistant
 from llmops_core.errors import ConfigError, LlmopsError
 from llmops_core.models.named import open_assistant
-from llmops_core.settings import project_root
+from llmops_core.settings import load_settings, project_root
 
 
 def assistant_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,7 +41,8 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:
         try:
-            return command(*arguments, **options)
+            with _mapped_errors():
+                return command(*arguments, **options)
         except LlmopsError as error:
             if options.get("as_json"):
                 emit_error(type(error).__name__, str(error))
@@ -47,6 +50,21 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(1)
 
     return run
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    """Tell what Dagster's storage and a volume that takes no bytes raise in the middle of anything."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OSError, SQLAlchemyError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        from llmops_core.lakehouse.catalog_errors import explain
+
+        raise ConfigError(f"LLMOPS_HOME: {load_settings().home} cannot be used: {explain(error)}") from error
 
 
 def chosen_assistant(value: str | None) -> Assistant:

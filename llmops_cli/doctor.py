@@ -24,6 +24,7 @@ from llmops_core.models.named import open_assistant
 from llmops_core.models.store import known_models, model_folder
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings, project_root
+from llmops_core.traffic.columns import TRAFFIC_TABLES
 from llmops_core.traffic.ingest import taken_by_all
 from llmops_core.traffic.line import OPEN, SEALED, segment_number
 
@@ -170,7 +171,7 @@ def _spool(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]
     for assistant in assistants:
         if assistant.name not in present:
             continue
-        tables = [lakehouse.table(assistant.name, f"traffic_{noun}") for noun in ("requests", "feedback")]
+        tables = [lakehouse.table(assistant.name, name) for name in TRAFFIC_TABLES]
         for folder in (settings.spool / assistant.name).glob("*/"):
             taken = taken_by_all(tables, folder.name)
             for file in folder.iterdir():

@@ -6,6 +6,8 @@ made before there was such a file is of format 1.
 """
 
 import json
+import os
+import os
 from pathlib import Path
 
 from llmops_core.errors import ConfigError
@@ -58,7 +60,8 @@ def home_format(settings: Settings) -> int | None:
 def mark_home(settings: Settings) -> None:
     """Record that the home is of this program's format and lies here; raises `ConfigError` if it cannot hold data."""
     file = settings.home / FILE_NAME
-    fresh = file.with_suffix(".new")
+    # Of its own, since several processes may begin to use a new home at once.
+    fresh = file.with_suffix(f".{os.getpid()}.new")
     marks = {"format": FORMAT, "code_version": code_version(), "path": str(settings.home)}
     try:
         settings.home.mkdir(parents=True, exist_ok=True)

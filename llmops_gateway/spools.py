@@ -8,6 +8,7 @@ from typing import Any
 
 from llmops_core.errors import LlmopsError, NotFoundError, SpoolError
 from llmops_core.settings import Settings
+from llmops_core.traffic.columns import TRAFFIC_TABLES
 from llmops_core.traffic.folder import abandoned
 from llmops_core.traffic.ingest import taken_by_all
 from llmops_core.traffic.ingested import find_request
@@ -154,5 +155,5 @@ class Spools:
 
     def _taken(self, assistant: str, gateway_id: str) -> int:
         with self._lakehouse.use() as lakehouse:
-            tables = [lakehouse.table(assistant, name) for name in ("traffic_requests", "traffic_feedback")]
+            tables = [lakehouse.table(assistant, name) for name in TRAFFIC_TABLES]
             return taken_by_all(tables, gateway_id)

@@ -9,6 +9,7 @@ from pyiceberg.table import Table as IcebergTable
 
 from llmops_core.errors import ConflictError, LakehouseError, NotFoundError
 from llmops_core.lakehouse.catalog import open_catalog
+from llmops_core.lakehouse.catalog_errors import mapped_errors
 from llmops_core.lakehouse.schemas import TABLES, TableSpec
 from llmops_core.lakehouse.table import LakeTable
 from llmops_core.settings import Settings
@@ -55,21 +56,23 @@ class Lakehouse:
 
         Returns what was changed, in words (`dry_run`: what would be); safe to call at any time, by several processes at once.
         """
-        if not dry_run:
-            self._create_namespace(assistant)
-        return [
-            change
-            for spec in TABLES.values()
-            for change in self._prepare(f"{assistant}.{spec.name}", spec, dry_run=dry_run)
-        ]
+        with mapped_errors(f"Iceberg catalog {self.catalog.name!r}"):
+            if not dry_run:
+                self._create_namespace(assistant)
+            return [
+                change
+                for spec in TABLES.values()
+                for change in self._prepare(f"{assistant}.{spec.name}", spec, dry_run=dry_run)
+            ]
 
     def assistants(self) -> list[str]:
         """The assistants that have tables here; namespaces of others, in a catalog that is shared, are none."""
-        return sorted(
-            namespace[0]
-            for namespace in self.catalog.list_namespaces()
-            if (*namespace, OURS) in self.catalog.list_tables(namespace)
-        )
+        with mapped_errors(f"Iceberg catalog {self.catalog.name!r}"):
+            return sorted(
+                namespace[0]
+                for namespace in self.catalog.list_namespaces()
+                if (*namespace, OURS) in self.catalog.list_tables(namespace)
+            )
 
     def spool(self) -> tuple["FileSystem", str]:
         """Where gateways put their sealed spool segments: a filesystem and a folder in it."""
@@ -93,11 +96,11 @@ class Lakehouse:
         return given.rstrip("/")
 
     def _create_namespace(self, assistant: str) -> None:
+        if self.catalog.namespace_exists(assistant):
+            return
         try:
             self.catalog.create_namespace(assistant)
-        except (
-            Exception
-        ):  # it is there, or another process makes it now, for which each catalog has an error of its own
+        except Exception:  # another process makes it now, for which each catalog has an error of its own
             if not self.catalog.namespace_exists(assistant):
                 raise
 

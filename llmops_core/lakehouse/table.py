@@ -17,7 +17,8 @@ from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, Valida
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In, Reference
 from pyiceberg.table import Table as IcebergTable
 
-from llmops_core.errors import ConflictError, LakehouseError, NotFoundError
+from llmops_core.errors import ConflictError, NotFoundError
+from llmops_core.lakehouse.catalog_errors import mapped_errors
 from llmops_core.lakehouse.history import bound_history, data_snapshot_id
 from llmops_core.lakehouse.schemas import WRITE_COLUMNS, TableSpec
 from llmops_core.lakehouse.transaction import LakeTransaction
@@ -68,9 +69,10 @@ class LakeTable:
         self.identifier = f"{assistant}.{spec.name}"
 
     def load(self) -> IcebergTable:
-        """Load the table's current metadata; raises `NotFoundError` if it was never made."""
+        """Load the table's current metadata; raises `NotFoundError` if it was never made, `LakehouseError` if it is away."""
         try:
-            return self._catalog.load_table(self.identifier)
+            with mapped_errors(self.identifier):
+                return self._catalog.load_table(self.identifier)
         except NoSuchTableError as error:
             raise NotFoundError(
                 f"Iceberg table {self.identifier} does not exist. Build the assistant first: llmops build"
@@ -86,7 +88,7 @@ class LakeTable:
     def scan(self, snapshot_id: int | None = None) -> pl.LazyFrame:
         """Read lazily, at `snapshot_id` or at the newest; the columns of the spec, then those of the write.
 
-        Raises `NotFoundError` when the snapshot is no longer retained.
+        Raises `NotFoundError` when the snapshot is no longer retained, `LakehouseError` when catalog or storage fail.
         """
         table = self.load()
         columns = {**self.spec.frame_schema, **{name: kind for name, (kind, _) in WRITE_COLUMNS.items()}}
@@ -97,16 +99,19 @@ class LakeTable:
                 f"{self.identifier}: snapshot {snapshot_id} is no longer retained (see retention in assistant.yaml)."
                 " Build again to read the newest."
             )
-        frame = pl.scan_iceberg(table, snapshot_id=snapshot_id)
-        # A snapshot has the columns of its time; those that came since are null in it, as they are at the newest.
-        present = frame.collect_schema()
+        with mapped_errors(self.identifier):
+            frame = pl.scan_iceberg(table, snapshot_id=snapshot_id)
+            # A snapshot has the columns of its time; those that came since are null in it, as they are at the newest.
+            present = frame.collect_schema()
         return frame.with_columns(
             pl.lit(None, kind).alias(name) for name, kind in columns.items() if name not in present
         )
 
     def read(self, snapshot_id: int | None = None) -> pl.DataFrame:
         """Read all rows, with the columns of the spec alone."""
-        return self.scan(snapshot_id).select(self.spec.frame_schema.names()).collect()
+        frame = self.scan(snapshot_id).select(self.spec.frame_schema.names())
+        with mapped_errors(self.identifier):
+            return frame.collect()
 
     def append(self, frame: pl.DataFrame, provenance: Provenance) -> int | None:
         """Append rows and return the snapshot; an empty frame writes nothing and returns the current one."""
@@ -138,7 +143,12 @@ class LakeTable:
         for _ in range(DECISIONS):
             snapshot = self.snapshot_id()
             # An empty table has no snapshot to read at; what came since is caught by `append_after`.
-            result, row = decide(self.read(snapshot))
+            try:
+                present = self.read(snapshot)
+            except NotFoundError:
+                # It was a compaction's original, and has expired since: the compaction now stands for itself.
+                continue
+            result, row = decide(present)
             if row is None:
                 return result
             try:
@@ -208,11 +218,6 @@ class LakeTable:
         """Read a table property (a mark set by `append`)."""
         return self.load().properties.get(name)
 
-    def snapshot_at(self, time_ms: int) -> int | None:
-        """The snapshot that was current at a moment (Unix milliseconds); None before the first."""
-        snapshot = self.load().snapshot_as_of_timestamp(time_ms)
-        return snapshot.snapshot_id if snapshot else None
-
     def _append(
         self, table: IcebergTable, frame: pl.DataFrame, provenance: Provenance, marks: Mapping[str, str]
     ) -> int | None:
@@ -253,10 +258,9 @@ class LakeTable:
     @contextmanager
     def _mapped_errors(self) -> "Iterator[None]":
         try:
-            yield
+            with mapped_errors(self.identifier):
+                yield
         except (CommitFailedException, ValidationException) as error:
             raise ConflictError(
                 f"{self.identifier} was changed by somebody else: reload, compare, try again ({error})"
             ) from error
-        except OSError as error:
-            raise LakehouseError(f"{self.identifier} cannot be written: {error}") from error

@@ -71,19 +71,26 @@ def plan_index_versions(
     )
 
 
-def apply_index_versions(lakehouse: Lakehouse, assistant: Assistant, plan: IndexPlan, provenance: Provenance) -> None:
-    """Delete tags, then rows, then files; a version that is built again gets a new row with snapshots that exist."""
-    for revision, version in plan.due:
+def apply_index_versions(
+    lakehouse: Lakehouse, assistant: Assistant, plan: IndexPlan, needed: Needed, provenance: Provenance
+) -> None:
+    """Delete tags, then rows, then files, but for what is needed by now.
+
+    A version that is built again gets a new row with snapshots that exist.
+    """
+    due = [(revision, version) for revision, version in plan.due if version not in needed.index_versions]
+    for revision, version in due:
         if revision not in plan.unreadable:
             VectorIndex(plan.uri, revision).delete_version(version)
     table = lakehouse.table(assistant.name, "index_vector_index")
-    versions = {version for _, version in plan.due}
+    versions = {version for _, version in due}
     before = table.snapshot_id()
     if versions & set(table.read(before)["index_version"]):
         table.replace("index_version", versions, [], provenance, before)
+    needed_again = {revision for revision, _ in set(plan.due).difference(due)}
     for revision in table_names(plan.uri):
         index = VectorIndex(plan.uri, revision)
-        if revision in plan.tables:
+        if revision in plan.tables and revision not in needed_again:
             index.drop()
         elif revision not in plan.unreadable:
             index.clean(GRACE)

@@ -47,9 +47,9 @@ def plan_local(lakehouse: Lakehouse, settings: Settings, assistant: str, needed:
     return LocalPlan(gone, sorted(old), sorted(unneeded.difference(gone)), notes)
 
 
-def apply_local(settings: Settings, plan: LocalPlan) -> None:
-    """Delete them."""
-    for adapter in plan.adapters:
+def apply_local(settings: Settings, plan: LocalPlan, needed: Needed) -> None:
+    """Delete them, but for what is needed by now."""
+    for adapter in set(plan.adapters).difference(needed.adapters):
         folder = settings.models / "adapters" / adapter
         # The weights tell that an adapter is there, whole: without them it is stored anew, even if a kill leaves the rest.
         (folder / WEIGHTS).unlink(missing_ok=True)

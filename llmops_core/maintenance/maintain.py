@@ -42,9 +42,13 @@ def maintain(
     another maintenance of the assistant is under way here, or writers leave no gap; the next run completes what is left.
     """
     with _alone(settings, assistant.name, dry_run=dry_run):
-        moment = now or datetime.now(UTC)
+        present = now or datetime.now(UTC)
         notes = Notes(lakehouse, assistant.name)
-        present = notes.trusted(moment)
+        doubt = notes.doubt(present)
+        if doubt:
+            if not dry_run:
+                notes.doubted(present)
+            return Maintained(dry_run=dry_run, counted_from=present.isoformat(), doubt=doubt)
         keep = needed(lakehouse, assistant, recorded, present)
         index = plan_index_versions(lakehouse, settings, assistant, keep, present)
         local = plan_local(lakehouse, settings, assistant.name, keep, present)
@@ -54,12 +58,14 @@ def maintain(
             for name in TABLES
         }
         if not dry_run:
-            apply_index_versions(lakehouse, assistant, index, provenance)
-            apply_local(settings, local)
+            # Channels move and requests come while the plan is made: what that needs stays, though it was to go.
+            still = needed(lakehouse, assistant, recorded, present)
+            apply_index_versions(lakehouse, assistant, index, still, provenance)
+            apply_local(settings, local, still)
             apply_segments(lakehouse, assistant.name, segments)
             for name, plan in tables.items():
-                apply_table(lakehouse, lakehouse.table(assistant.name, name), plan, provenance)
-            notes.ran(moment)
+                apply_table(lakehouse, lakehouse.table(assistant.name, name), plan, still, provenance)
+            notes.ran(present)
         return _report(index, local, segments, tables, present, dry_run=dry_run)
 
 

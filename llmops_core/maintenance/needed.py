@@ -16,8 +16,10 @@ import polars as pl
 
 from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.schemas import TABLES
 from llmops_core.release.manifest import Release
 from llmops_core.release.registry import Releases
+from llmops_core.traffic.ingest import waiting_rows
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,12 @@ def needed(lakehouse: Lakehouse, assistant: Assistant, recorded: Mapping[str, st
         for snapshot in json.loads(row["snapshots"]).values()
     }
     snapshots |= {snapshot: reason for manifest, reason in pins for snapshot in manifest.index.snapshots.values()}
-    snapshots |= {int(value): f"recorded by {asset}" for value, asset in recorded.items() if value.isdecimal()}
+    outlived = set(_outlived(lakehouse, assistant, now))
+    snapshots |= {
+        int(value): f"recorded by {asset}"
+        for value, asset in recorded.items()
+        if value.isdecimal() and int(value) not in outlived
+    }
     adapters = {manifest.generator.adapter: reason for manifest, reason in pins if manifest.generator.adapter}
     return Needed(why, versions, snapshots, adapters)
 
@@ -57,13 +64,33 @@ def _releases(
     """Release id → why it stays, the strongest reason last and so the one that is told."""
     log_since = now - timedelta(days=assistant.retention.log_days)
     young = now - timedelta(days=assistant.retention.index_days)
+    # Before the table, so that what is ingested in between is seen twice and not overlooked.
+    waiting = set(_waiting(lakehouse, assistant.name))
     logged = lakehouse.table(assistant.name, "traffic_requests").scan().filter(pl.col("started_at") >= log_since)
     return {
         **{release.release_id: "new" for release in releases if release.created_at >= young},
         **{release_id: f"on {channel} till lately" for channel, release_id in _left(registry, log_since)},
         **dict.fromkeys(logged.select("release_id").unique().collect()["release_id"].drop_nulls(), "in the log"),
+        **dict.fromkeys(waiting, "in the log"),
         **{pointer.release_id: f"on {channel}" for channel, pointer in registry.channels.state().items()},
     }
+
+
+def _waiting(lakehouse: Lakehouse, assistant: str) -> Iterator[str]:
+    """Releases of requests that gateways have shipped and that are not ingested yet."""
+    table = lakehouse.table(assistant, "traffic_requests")
+    for payload in waiting_rows(table, "request", *lakehouse.spool(), assistant):
+        if payload.get("release_id"):
+            yield payload["release_id"]
+
+
+def _outlived(lakehouse: Lakehouse, assistant: Assistant, now: datetime) -> Iterator[int]:
+    """Snapshots of the log tables that are older than `retention.log_days`."""
+    log_since_ms = (now - timedelta(days=assistant.retention.log_days)).timestamp() * 1000
+    for spec in TABLES.values():
+        if spec.log_time:
+            snapshots = lakehouse.table(assistant.name, spec.name).load().snapshots()
+            yield from (snapshot.snapshot_id for snapshot in snapshots if snapshot.timestamp_ms < log_since_ms)
 
 
 def _left(registry: Releases, since: datetime) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What maintenance did, or would do: the same numbers for the terminal, JSON and the Dagster UI."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # Reasons shown at most; JSON has all.
@@ -27,21 +27,23 @@ class Maintained:
     """Everything that went, or would go, and why old things stayed."""
 
     dry_run: bool
-    tables: Mapping[str, TableWork]
-    index_versions: tuple[str, ...]
-    index_tables: tuple[str, ...]
-    """LanceDB tables of embedders that nothing uses any more."""
-    adapters: tuple[str, ...]
-    segments: int
-    """Shipped spool segments whose rows the tables have."""
-    local_copies: int
-    """Manifests in the gateway's folder here."""
-    waiting: tuple[str, ...]
-    """Index versions and adapters that go when the grace is over."""
-    kept: Mapping[str, str]
-    """Old thing → why it stays."""
     counted_from: str
     """The moment from which retention counted (ISO 8601)."""
+    doubt: str | None = None
+    """Why nothing was done at all."""
+    tables: Mapping[str, TableWork] = field(default_factory=dict)
+    index_versions: tuple[str, ...] = ()
+    index_tables: tuple[str, ...] = ()
+    """LanceDB tables of embedders that nothing uses any more."""
+    adapters: tuple[str, ...] = ()
+    segments: int = 0
+    """Shipped spool segments whose rows the tables have."""
+    local_copies: int = 0
+    """Manifests in the gateway's folder here."""
+    waiting: tuple[str, ...] = ()
+    """Index versions and adapters that go when the grace is over."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Old thing → why it stays."""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON value."""
@@ -50,6 +52,8 @@ class Maintained:
     def markdown(self) -> str:
         """For the UI and the terminal."""
         verb = "would go" if self.dry_run else "went"
+        if self.doubt:
+            return f"Nothing {verb}. {self.doubt}"
         lines = ["| table | rows | snapshots | small files merged | files | MB | files waiting |", "|---|" + "---|" * 6]
         for name, work in self.tables.items():
             if any(asdict(work).values()):

@@ -6,16 +6,15 @@ taken twice.
 """
 
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.traffic.columns import TRAFFIC_TABLES
 from llmops_core.traffic.ingest import taken_by_all
 from llmops_core.traffic.segments import gateways, numbers_upto, remove_upto
-
-TABLES = ("traffic_requests", "traffic_feedback")
 
 
 def plan_segments(lakehouse: Lakehouse, assistant: str) -> dict[str, tuple[int, int]]:
     """Gateway → (last segment that both tables have, number of segments up to it that are still there)."""
     filesystem, root = lakehouse.spool()
-    tables = [lakehouse.table(assistant, name) for name in TABLES]
+    tables = [lakehouse.table(assistant, name) for name in TRAFFIC_TABLES]
     plan = {}
     for gateway_id in gateways(filesystem, root, assistant):
         upto = taken_by_all(tables, gateway_id)

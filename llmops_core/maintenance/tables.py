@@ -8,7 +8,8 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import LessThan, Reference
 
 from llmops_core.assistant import Retention
-from llmops_core.errors import ConflictError, LakehouseError
+from llmops_core.errors import ConflictError
+from llmops_core.lakehouse.catalog_errors import mapped_errors
 from llmops_core.lakehouse.history import expire
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import LakeTable, Provenance
@@ -39,6 +40,13 @@ def plan_table(
     lakehouse: Lakehouse, lake_table: LakeTable, retention: Retention, needed: Needed, now: datetime
 ) -> TablePlan:
     """Look what may go; changes nothing."""
+    with mapped_errors(lake_table.identifier):
+        return _plan(lakehouse, lake_table, retention, needed, now)
+
+
+def _plan(
+    lakehouse: Lakehouse, lake_table: LakeTable, retention: Retention, needed: Needed, now: datetime
+) -> TablePlan:
     table = lake_table.load()
     snapshots, kept = old_snapshots(table, lake_table.spec, retention.index_days, needed.snapshots, now)
     log_limit = now - timedelta(days=retention.log_days) if lake_table.spec.log_time else None
@@ -56,8 +64,17 @@ def plan_table(
     return TablePlan(work, snapshots, files, log_limit, notes, kept)
 
 
-def apply_table(lakehouse: Lakehouse, lake_table: LakeTable, plan: TablePlan, provenance: Provenance) -> None:
-    """Do what was planned; after a kill at any point, the next run does the rest."""
+def apply_table(
+    lakehouse: Lakehouse, lake_table: LakeTable, plan: TablePlan, needed: Needed, provenance: Provenance
+) -> None:
+    """Do what was planned, but for what is needed by now; after a kill at any point, the next run does the rest."""
+    with mapped_errors(lake_table.identifier):
+        _apply(lakehouse, lake_table, plan, needed, provenance)
+
+
+def _apply(
+    lakehouse: Lakehouse, lake_table: LakeTable, plan: TablePlan, needed: Needed, provenance: Provenance
+) -> None:
     table = lake_table.load()
     for group in groups(table) if plan.work.merged_files else []:
         if not rewrite(table, group, provenance.properties()):
@@ -66,14 +83,11 @@ def apply_table(lakehouse: Lakehouse, lake_table: LakeTable, plan: TablePlan, pr
         _delete_rows(lake_table, plan.log_limit, provenance)
     table = lake_table.load()
     try:
-        expire(table, plan.snapshots)
+        expire(table, set(plan.snapshots).difference(needed.snapshots))
     except CommitFailedException as error:
         raise ConflictError(f"{lake_table.identifier} is being written all the time; try again. ({error})") from error
-    try:
-        delete(lakehouse, table, plan.files)
-        plan.notes.save(plan.files)
-    except OSError as error:
-        raise LakehouseError(f"{lake_table.identifier}: files cannot be deleted: {error}") from error
+    delete(lakehouse, table, plan.files)
+    plan.notes.save(plan.files)
 
 
 def _rows_before(table: LakeTable, limit: datetime | None) -> int:

@@ -16,6 +16,9 @@ from llmops_core.traffic.row import FeedbackRow, LoggedChunk, RequestRow
 ColumnType = pl.DataType | type[pl.DataType]
 Columns = Mapping[str, tuple[ColumnType, str]]
 
+# Who takes what a gateway logs; a spool segment is done with when each of them has it.
+TRAFFIC_TABLES = ("traffic_requests", "traffic_feedback")
+
 TIME = pl.Datetime("us", "UTC")
 CHUNKS = pl.List(
     pl.Struct(

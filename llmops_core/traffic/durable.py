@@ -24,6 +24,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(file: Path) -> None:
+    """Bring the content of a file that is closed already onto the disk."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        sync_data(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write every byte; `os.write` may stop early, as on a disk that is nearly full."""
     view = memoryview(data)

@@ -41,6 +41,12 @@ def numbers_after(fs: FileSystem, root: str, assistant: str, gateway_id: str, la
     return numbers
 
 
+def gap_after(fs: FileSystem, root: str, assistant: str, gateway_id: str, last: int) -> int | None:
+    """The number `last + 1` if it is not there though a later one is; None if nothing is missing. Raises `LakehouseError`."""
+    later = [number for number in _numbers(fs, _folder(root, assistant, gateway_id)) if number > last]
+    return last + 1 if later and last + 1 not in later else None
+
+
 def numbers_upto(fs: FileSystem, root: str, assistant: str, gateway_id: str, last: int) -> list[int]:
     """The numbers up to `last` that are still there, ascending. Raises `LakehouseError`."""
     return sorted(number for number in _numbers(fs, _folder(root, assistant, gateway_id)) if number <= last)
@@ -51,12 +57,15 @@ def segments_after(fs: FileSystem, root: str, assistant: str, gateway_id: str, l
 
     Raises `LakehouseError` when the storage fails, `PermanentError` with file and line when a line is not what it should be.
     """
-    folder = _folder(root, assistant, gateway_id)
     for number in numbers_after(fs, root, assistant, gateway_id, last):
-        path = f"{folder}/{segment_name(number)}"
-        with _mapped_errors(path), fs.open_input_stream(path) as stream:
-            content = stream.read()
-        yield Segment(gateway_id, number, _rows(content, path, gateway_id, number))
+        yield _segment(fs, root, assistant, gateway_id, number)
+
+
+def segments_across_gaps(fs: FileSystem, root: str, assistant: str, gateway_id: str, last: int) -> Iterator[Segment]:
+    """Like `segments_after`, but for all that are there: to look what waits, never to take it."""
+    there = _numbers(fs, _folder(root, assistant, gateway_id))
+    for number in sorted(number for number in there if number > last):
+        yield _segment(fs, root, assistant, gateway_id, number)
 
 
 def remove_upto(fs: FileSystem, root: str, assistant: str, gateway_id: str, upto: int) -> int:
@@ -69,6 +78,13 @@ def remove_upto(fs: FileSystem, root: str, assistant: str, gateway_id: str, upto
         with _mapped_errors(folder), suppress(FileNotFoundError):
             fs.delete_file(f"{folder}/{segment_name(number)}")
     return len(gone)
+
+
+def _segment(fs: FileSystem, root: str, assistant: str, gateway_id: str, number: int) -> Segment:
+    path = f"{_folder(root, assistant, gateway_id)}/{segment_name(number)}"
+    with _mapped_errors(path), fs.open_input_stream(path) as stream:
+        content = stream.read()
+    return Segment(gateway_id, number, _rows(content, path, gateway_id, number))
 
 
 def _folder(root: str, *below: str) -> str:

@@ -4,9 +4,12 @@
 local one is deleted only by `forget`, when the lakehouse is known to hold its rows. When and how often is the caller's.
 """
 
+from pathlib import Path
+
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, SubTreeFileSystem
 
 from llmops_core.errors import LakehouseError, PermanentError
+from llmops_core.traffic.durable import sync_file, sync_folder
 from llmops_core.traffic.folder import SpoolFolder
 from llmops_core.traffic.line import segment_name, segment_number
 
@@ -85,21 +88,28 @@ class Shipper:
 
 
 def put(filesystem: FileSystem, path: str, content: bytes) -> None:
-    """Write a file so that no reader ever sees a part of it. Raises `OSError`."""
-    if _kind(filesystem) in _OBJECT_STORES:
-        with filesystem.open_output_stream(path) as stream:
+    """Write a file so that no reader ever sees a part of it, not even after a power cut. Raises `OSError`."""
+    base, below = _base(filesystem, path)
+    if base.type_name in _OBJECT_STORES:
+        with base.open_output_stream(below) as stream:
             stream.write(content)
     else:
-        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        with filesystem.open_output_stream(path + ".new") as stream:
+        base.create_dir(below.rpartition("/")[0], recursive=True)
+        with base.open_output_stream(below + ".new") as stream:
             stream.write(content)
-        filesystem.move(path + ".new", path)
-    written = filesystem.get_file_info(path)
+        if base.type_name == "local":
+            # An empty file of this name would be taken for a segment without rows.
+            sync_file(Path(below + ".new"))
+        base.move(below + ".new", below)
+        if base.type_name == "local":
+            sync_folder(Path(below).parent)
+    written = base.get_file_info(below)
     if written.type != FileType.File or written.size != len(content):
         raise OSError(f"{path}: {len(content)} bytes were written, but {written.size} are there")
 
 
-def _kind(filesystem: FileSystem) -> str:
+def _base(filesystem: FileSystem, path: str) -> tuple[FileSystem, str]:
+    """The filesystem below those that are a folder of another, and the path in it."""
     while isinstance(filesystem, SubTreeFileSystem):
-        filesystem = filesystem.base_fs
-    return str(filesystem.type_name)
+        filesystem, path = filesystem.base_fs, f"{filesystem.base_path.rstrip('/')}/{path.lstrip('/')}"
+    return filesystem, path

@@ -48,6 +48,8 @@ def test_a_shipped_segment_is_a_run(tmp_path: Path) -> None:
     assert len(tick(tmp_path)) == 1
 
 
-def test_a_segment_whose_predecessor_is_missing_is_waited_for(tmp_path: Path) -> None:
+def test_rows_that_wait_behind_a_missing_segment_fail_the_tick_and_start_no_run(tmp_path: Path) -> None:
     ship(segment_name(2))
-    assert tick(tmp_path) == []
+    with pytest.raises(dg.DagsterError) as failed:
+        tick(tmp_path)
+    assert "segment 1 of gateway gateway is missing" in str(failed.value.__cause__)

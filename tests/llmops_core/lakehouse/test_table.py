@@ -9,8 +9,10 @@ import pytest
 
 from llmops_core.errors import ConflictError, NotFoundError
 from llmops_core.lakehouse import lakehouse as module
+from llmops_core.lakehouse.history import expire
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import LakeTable, Provenance
+from llmops_core.maintenance.compaction import rewrite
 from llmops_core.version import code_version
 
 RUN = Provenance("run-1", {"corpus_documents": 7})
@@ -159,3 +161,26 @@ def test_of_many_movers_of_one_snapshot_one_wins(lakehouse: Lakehouse) -> None:
         won = list(threads.map(move, range(8)))
     assert sum(won) == 1
     assert table.read().height == 1
+
+
+def test_a_decision_is_made_anew_when_what_it_was_to_be_made_on_expired_after_a_compaction(
+    lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = lakehouse.table("helper", "prompts_versions")
+    original = table.append(prompt(), RUN)
+    assert original
+    compacted = table.load()
+    files = [task.file for task in compacted.scan().plan_files()]
+    assert rewrite(compacted, files, {})
+    assert table.snapshot_id() == original
+    really = table.snapshot_id
+
+    def then_it_expires() -> int | None:
+        snapshot = really()
+        expire(table.load(), [original])
+        return snapshot
+
+    monkeypatch.setattr(table, "snapshot_id", then_it_expires)
+    row = prompt().row(0, named=True)
+    assert table.append_decided(lambda present: (present.height, row), RUN) == 1
+    assert table.read(really()).height == 2

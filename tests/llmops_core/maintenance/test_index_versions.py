@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from llmops_core.assistant import Assistant
 from llmops_core.errors import NotFoundError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
+from llmops_core.maintenance import maintain as module
 from llmops_core.maintenance.maintain import maintain
 from llmops_core.maintenance.report import Maintained
 from llmops_core.models.revisions import embedder_revision
@@ -198,3 +200,28 @@ def test_an_index_that_cannot_be_read_is_named_and_the_rest_is_maintained(
     done = maintained(later(40))
     assert "damaged" in done.kept["index table broken-1"]
     assert lakehouse.table("helper", "index_vector_index").read().is_empty()
+
+
+def test_a_version_that_is_recorded_while_the_plan_is_made_stays(
+    lakehouse: Lakehouse,
+    settings: Settings,
+    assistant: Assistant,
+    index: VectorIndex,
+    build: Build,
+    later: Later,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build("one", "a", at=later(0))
+    build("two", "b", at=later(0))
+    seen: dict[str, str] = {}
+    maintain(lakehouse, settings, assistant, seen, RUN, now=later(40))
+    planned = module.plan_segments
+
+    def while_it_is_recorded(*arguments: Any) -> Any:
+        seen["one"] = "index/vector_index"
+        return planned(*arguments)
+
+    monkeypatch.setattr(module, "plan_segments", while_it_is_recorded)
+    maintain(lakehouse, settings, assistant, seen, RUN, now=later(41))
+    assert index.versions() == ["one"]
+    assert recorded_rows(lakehouse) == ["one"]

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
+from llmops_core.maintenance import maintain
 from llmops_core.maintenance.report import Maintained
 from llmops_core.models.adapters import CONFIG, WEIGHTS, adapter_folder, store_adapter
 from llmops_core.release.manifest import (
@@ -25,6 +27,7 @@ from llmops_core.release.manifest import (
 )
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
+from llmops_core.traffic.line import encode_line, encode_payload, segment_name
 
 RUN = Provenance("test")
 Maintain = Callable[[datetime], Maintained]
@@ -140,3 +143,42 @@ def test_local_copies_of_needed_releases_stay(
     assert maintained(later(0)).local_copies == 0
     assert maintained(later(0) + timedelta(days=1)).local_copies == 1
     assert [file.stem for file in folder.iterdir()] == [kept]
+
+
+def test_a_release_that_is_promoted_while_the_plan_is_made_loses_nothing(
+    lakehouse: Lakehouse,
+    settings: Settings,
+    release: Release,
+    maintained: Maintain,
+    later: Later,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    promoted = release("helper", "promoted")
+    release("helper", "old")
+    maintained(later(40))
+    planned = maintain.plan_segments
+
+    def while_somebody_promotes(*arguments: Any) -> Any:
+        channels = Releases(lakehouse, "helper").channels
+        channels.move("prod", promoted, action="promote", author="a", reason="r", provenance=RUN)
+        return planned(*arguments)
+
+    monkeypatch.setattr(maintain, "plan_segments", while_somebody_promotes)
+    maintained(later(41))
+    assert adapters(settings) == {"promoted"}
+
+
+def test_a_release_that_a_request_in_a_waiting_segment_names_stays(
+    lakehouse: Lakehouse, settings: Settings, release: Release, maintained: Maintain, later: Later
+) -> None:
+    asked = release("helper", "asked for by its id")
+    release("helper", "old")
+    filesystem, root = lakehouse.spool()
+    filesystem.create_dir(f"{root}/helper/gateway", recursive=True)
+    line = encode_line("request", "gateway", 2, 0, encode_payload({"request_id": "r", "release_id": asked}))
+    # Its predecessor is missing, so that no ingest takes it.
+    with filesystem.open_output_stream(f"{root}/helper/gateway/{segment_name(2)}") as stream:
+        stream.write(line)
+    for day in (40, 41):
+        maintained(later(day))
+    assert adapters(settings) == {"asked for by its id"}

@@ -124,13 +124,15 @@ def test_snapshots_are_old_when_they_ceased_to_be_current_and_recorded_ones_stay
 
 
 def test_a_moment_within_index_days_can_be_asked_for_although_its_snapshot_is_older(
-    lakehouse: Lakehouse, maintained: Maintain, later: Later
+    lakehouse: Lakehouse, settings: Settings, maintained: Maintain, later: Later
 ) -> None:
     table = lakehouse.table("helper", "corpus_documents")
     first = documents(lakehouse, {"a": "one"})
     maintained(later(40))
     documents(lakehouse, {"a": "two"})
-    maintained(later(1))
+    # Snapshots are of now, so that the clock has to go back.
+    (settings.lakehouse / "warehouse" / "_maintenance" / "helper.json").unlink()
+    assert not maintained(later(1)).doubt
     assert table.read(first)["text"].to_list() == ["one"]
 
 
@@ -249,17 +251,40 @@ def test_rows_that_are_written_during_maintenance_are_all_there(
     assert (table.property(mark_name("w")), table.property(mark_name("g"))) == ("29", "19")
 
 
-def test_a_clock_that_leapt_ahead_once_costs_no_row_and_no_snapshot(
-    lakehouse: Lakehouse, table: LakeTable, maintained: Maintain, later: Later
+def test_a_clock_that_leapt_ahead_costs_no_row_no_snapshot_and_no_grace_however_often_it_is_run(
+    lakehouse: Lakehouse,
+    settings: Settings,
+    table: LakeTable,
+    maintained: Maintain,
+    later: Later,
+    files: Files,
 ) -> None:
     first = documents(lakehouse, {"a": "one"})
     documents(lakehouse, {"a": "two"})
     maintained(later(0))
-    leapt = maintained(later(5000))
-    assert leapt.counted_from == later(0).isoformat()
-    maintained(later(0.5))
+    before = files(settings)
+    for day in (5000, 5000.1, 5000.2):
+        leapt = maintained(later(day))
+        assert leapt.doubt
+        assert "Nothing went" in leapt.markdown()
+    assert not maintained(later(0.5)).doubt
     assert table.read().height == 22
     assert lakehouse.table("helper", "corpus_documents").read(first).height == 1
+    assert before.keys() <= files(settings).keys()
+
+
+def test_a_file_that_was_found_while_the_clock_was_back_has_its_whole_grace_when_it_is_put_right(
+    settings: Settings, lakehouse: Lakehouse, maintained: Maintain, later: Later
+) -> None:
+    maintained(later(0))
+    uncommitted = settings.lakehouse / "warehouse" / "helper" / "corpus_documents" / "data" / "of-a-writer.parquet"
+    uncommitted.parent.mkdir(parents=True, exist_ok=True)
+    uncommitted.write_bytes(b"rows")
+    for day in (-1, 0.9, 0.91):
+        maintained(later(day))
+    assert uncommitted.exists()
+    maintained(later(1.9))
+    assert not uncommitted.exists()
 
 
 def test_a_clock_that_went_back_deletes_nothing(
@@ -267,6 +292,24 @@ def test_a_clock_that_went_back_deletes_nothing(
 ) -> None:
     documents(lakehouse, {"a": "one"})
     documents(lakehouse, {"a": "two"})
-    done = maintained(later(-5000))
-    assert not any(work.rows or work.snapshots or work.files for work in done.tables.values())
+    for day in (-5000, -4999.5, 0, -5000):
+        done = maintained(later(day))
+        assert not any(work.rows or work.snapshots or work.files for work in done.tables.values())
     assert table.read().height == 22
+
+
+def test_a_recorded_snapshot_of_the_log_goes_when_it_is_older_than_the_log_and_with_it_the_rows_files(
+    lakehouse: Lakehouse, settings: Settings, assistant: Assistant, table: LakeTable, later: Later, files: Files
+) -> None:
+    recorded = table.snapshot_id()
+    seen = {str(recorded): "traffic/feedback"}
+    held = {name for name in files(settings) if name.startswith("helper/traffic_feedback/data/")}
+    assert recorded
+    maintain(lakehouse, settings, assistant, seen, RUN, now=later(1.9))
+    assert table.read(recorded).height == 22
+    for day in (2.5, 3.5, 4.5):
+        maintain(lakehouse, settings, assistant, seen, RUN, now=later(day))
+    with pytest.raises(NotFoundError):
+        table.read(recorded)
+    assert not held & files(settings).keys()
+    assert sorted(table.read()["feedback_id"]) == ["new", "newer"]

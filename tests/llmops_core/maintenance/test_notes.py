@@ -1,10 +1,14 @@
 """Two runs have to agree before anything goes, and a clock that is wrong costs nothing that is needed."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
+import pytest
+
+from llmops_core.errors import LakehouseError
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.maintenance.notes import GRACE, LEAP, Notes
+from llmops_core.maintenance.notes import GRACE, Notes
+from llmops_core.settings import Settings
 
 Later = Callable[[float], datetime]
 
@@ -43,35 +47,51 @@ def test_notes_of_a_clock_that_was_ahead_count_from_now(lakehouse: Lakehouse, la
     assert seen(lakehouse, {"a"}, later(0) + GRACE) == ["a"]
 
 
-def at(lakehouse: Lakehouse, now: datetime) -> datetime:
+def believed(lakehouse: Lakehouse, now: datetime) -> bool:
+    """What a maintenance at this moment does with its clock."""
     notes = Notes(lakehouse, "clock")
-    trusted = notes.trusted(now)
+    if notes.doubt(now):
+        notes.doubted(now)
+        return False
     notes.ran(now)
-    return trusted
+    return True
 
 
-def test_a_leap_of_the_clock_counts_only_when_a_second_run_agrees(lakehouse: Lakehouse, later: Later) -> None:
-    assert at(lakehouse, later(0)) == later(0)
-    assert at(lakehouse, later(5000)) == later(0)
-    assert at(lakehouse, later(5001)) == later(5001)
+def run(lakehouse: Lakehouse, later: Later, *days: float) -> list[float]:
+    """The days, in this order, of the runs that believed their clock."""
+    return [day for day in days if believed(lakehouse, later(day))]
+
+
+def test_a_leap_of_the_clock_is_believed_when_a_run_of_the_next_day_agrees_and_not_before(
+    lakehouse: Lakehouse, later: Later
+) -> None:
+    assert run(lakehouse, later, 0, 5000, 5000.01, 5000.8, 5001, 5002) == [0, 5001, 5002]
 
 
 def test_a_leap_that_was_put_right_leaves_no_trace(lakehouse: Lakehouse, later: Later) -> None:
-    at(lakehouse, later(0))
-    at(lakehouse, later(5000))
-    assert at(lakehouse, later(1)) == later(1)
+    assert run(lakehouse, later, 0, 5000, 1, 5001, 2) == [0, 1, 2]
 
 
-def test_after_a_clock_that_went_back_the_present_counts_from_the_second_run(
+def test_a_clock_that_went_back_is_not_believed_until_the_next_day_nor_when_it_is_put_right_within_one(
     lakehouse: Lakehouse, later: Later
 ) -> None:
-    at(lakehouse, later(0))
-    assert at(lakehouse, later(-5000)) == later(-5000)
-    assert at(lakehouse, later(1)) == later(-5000)
-    assert at(lakehouse, later(2)) == later(2)
+    assert run(lakehouse, later, 0, -5000, 1, 0.9, 2) == [0, 1, 2]
+    assert run(lakehouse, later, -5000, -4999, -4998) == [-4999, -4998]
+
+
+def test_a_doubt_says_both_moments_and_what_follows(lakehouse: Lakehouse, later: Later) -> None:
+    believed(lakehouse, later(0))
+    doubt = Notes(lakehouse, "clock").doubt(later(-1))
+    assert doubt
+    for part in (later(0).isoformat(), later(-1).isoformat(), "20 hours later", "set it"):
+        assert part in doubt
 
 
 def test_a_home_that_is_used_once_a_month_still_forgets(lakehouse: Lakehouse, later: Later) -> None:
-    assert timedelta(days=30) > LEAP
-    at(lakehouse, later(0))
-    assert [at(lakehouse, later(30)), at(lakehouse, later(60))] == [later(0), later(30)]
+    assert run(lakehouse, later, 0, 30, 60, 90, 120) == [0, 60, 120]
+
+
+def test_notes_in_a_storage_that_fails_are_told(lakehouse: Lakehouse, settings: Settings) -> None:
+    (settings.lakehouse / "warehouse" / "_maintenance").write_text("a file where the folder should be")
+    with pytest.raises(LakehouseError, match=r"_maintenance/test\.json cannot be used"):
+        Notes(lakehouse, "test")

@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,24 @@ def test_a_storage_that_is_ahead_of_the_spool_is_noticed(writer: SpoolWriter, ro
     (target / "000000000009.jsonl").write_text("")
     with pytest.raises(PermanentError, match="segment 9"):
         shipper(writer, root).ship()
+
+
+def test_a_shipped_segment_is_on_the_disk_before_it_has_its_name(
+    writer: SpoolWriter, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recording(really: Callable[[int], None]) -> Callable[[int], None]:
+        def sync(descriptor: int) -> None:
+            really(descriptor)
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            synced[path] = path.stat().st_size
+
+        return sync
+
+    append(writer, 2)
+    synced: dict[Path, int] = {}
+    monkeypatch.setattr(os, "fdatasync", recording(os.fdatasync))
+    monkeypatch.setattr(os, "fsync", recording(os.fsync))
+    shipper(writer, root).ship()
+    (segment,) = (root / ASSISTANT / writer.gateway_id).iterdir()
+    assert synced[segment.with_name(segment.name + ".new")] == segment.stat().st_size
+    assert segment.parent in synced
