@@ -7,7 +7,6 @@ made before there was such a file is of format 1.
 
 import json
 import os
-import os
 from pathlib import Path
 
 from llmops_core.errors import ConfigError

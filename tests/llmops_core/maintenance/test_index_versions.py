@@ -17,6 +17,7 @@ from llmops_core.lakehouse.table import Provenance
 from llmops_core.maintenance import maintain as module
 from llmops_core.maintenance.maintain import maintain
 from llmops_core.maintenance.report import Maintained
+from llmops_core.maintenance.spool import plan_segments
 from llmops_core.models.revisions import embedder_revision
 from llmops_core.settings import Settings
 from llmops_core.vectors.index import IndexSettings, VectorIndex
@@ -215,7 +216,7 @@ def test_a_version_that_is_recorded_while_the_plan_is_made_stays(
     build("two", "b", at=later(0))
     seen: dict[str, str] = {}
     maintain(lakehouse, settings, assistant, seen, RUN, now=later(40))
-    planned = module.plan_segments
+    planned = plan_segments
 
     def while_it_is_recorded(*arguments: Any) -> Any:
         seen["one"] = "index/vector_index"

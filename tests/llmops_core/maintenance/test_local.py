@@ -15,6 +15,7 @@ from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.maintenance import maintain
 from llmops_core.maintenance.report import Maintained
+from llmops_core.maintenance.spool import plan_segments
 from llmops_core.models.adapters import CONFIG, WEIGHTS, adapter_folder, store_adapter
 from llmops_core.release.manifest import (
     EmbedderPin,
@@ -156,7 +157,7 @@ def test_a_release_that_is_promoted_while_the_plan_is_made_loses_nothing(
     promoted = release("helper", "promoted")
     release("helper", "old")
     maintained(later(40))
-    planned = maintain.plan_segments
+    planned = plan_segments
 
     def while_somebody_promotes(*arguments: Any) -> Any:
         channels = Releases(lakehouse, "helper").channels
