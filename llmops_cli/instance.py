@@ -52,7 +52,10 @@ def prepare_instance(settings: Settings) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            file.write_text(INSTANCE_FILE, encoding="utf-8")
+            # As a whole: half a file would be taken for the user's own, and the queue and the launcher be lost for good.
+            fresh = file.with_suffix(f".{os.getpid()}.new")
+            fresh.write_text(INSTANCE_FILE, encoding="utf-8")
+            fresh.replace(file)
     except OSError as error:
         raise ConfigError(
             f"LLMOPS_HOME: {settings.home} cannot hold data: {error.strerror}. Set it to a folder that can be written."

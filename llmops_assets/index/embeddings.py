@@ -5,6 +5,8 @@ with `LLMOPS_EMBED_BUCKETS` and the k8s executor each bucket is a pod. A bucket 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 
@@ -88,21 +90,45 @@ def _embed(assistant: Assistant) -> dg.OpDefinition:
         tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, part["chunks_snapshot"])
         bucket, buckets = part["bucket"], part["buckets"]
         embedded = 0
-        if missing_by_bucket(tables, revision, buckets).get(bucket):
-            with failing_for_good():
-                embedder = models.embedder(embedder_of(assistant, revision))
-            embedded = embed_bucket(
-                tables,
-                embedder,
-                revision,
-                bucket,
-                buckets,
-                provenance(context, corpus_chunks=part["chunks_snapshot"]),
-                lambda done, of: context.log.info(f"Embedded {done} of {of} chunks (bucket {bucket})"),
-            )
+        lock = models.settings().home / "embedding" / f"{assistant.name}.{revision}.{bucket}-{buckets}.lock"
+        with _after_other_builds(context, lock):
+            if missing_by_bucket(tables, revision, buckets).get(bucket):
+                with failing_for_good():
+                    embedder = models.embedder(embedder_of(assistant, revision))
+                embedded = embed_bucket(
+                    tables,
+                    embedder,
+                    revision,
+                    bucket,
+                    buckets,
+                    provenance(context, corpus_chunks=part["chunks_snapshot"]),
+                    lambda done, of: context.log.info(f"Embedded {done} of {of} chunks (bucket {bucket})"),
+                )
         return {"embedded": embedded, "chunks_snapshot": part["chunks_snapshot"]}
 
     return embed
+
+
+@contextmanager
+def _after_other_builds(context: dg.OpExecutionContext, file: Path) -> Iterator[None]:
+    """Wait while another build on this machine embeds the same bucket: both would write the same vectors.
+
+    The queue holds back builds that go through it, but not those of `llmops build`. The operating system lets go of the
+    lock when its holder dies.
+    """
+    from filelock import FileLock, Timeout
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        context.log.info("Another build embeds these chunks: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _commit(assistant: Assistant) -> dg.OpDefinition:
