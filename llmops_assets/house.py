@@ -99,14 +99,15 @@ def latest_evaluation(
     return ended[0].evaluation if ended else None
 
 
-def passed_check(context: Context, key: dg.AssetKey, check: str, partition_key: str) -> bool:
-    """Whether the check of a partition ended, for its latest materialisation, and passed."""
-    latest = context.instance.get_latest_data_version_record(key, partition_key=partition_key)
+def passed_check(context: Context, key: dg.AssetKey, check: str, partition_key: str, data_version: str) -> bool:
+    """Whether the check of a partition said last that this data version passes.
+
+    It says in its metadata which one it looked at: of two builds at once, either may have been the last to materialise.
+    """
     evaluation = latest_evaluation(context, key, check, partition_key)
-    looked_at = evaluation.target_materialization_data if evaluation else None
-    if latest is None or evaluation is None or looked_at is None:
+    if evaluation is None or "data_version" not in evaluation.metadata:
         return False
-    return evaluation.passed and looked_at.storage_id == latest.storage_id
+    return evaluation.passed and evaluation.metadata["data_version"].value == data_version
 
 
 def passed_already(evaluation: dg.AssetCheckEvaluation | None, judged: str) -> dg.AssetCheckResult | None:

@@ -28,9 +28,9 @@ def command(ui_port: int, port: int | None) -> None:
     """Run Dagster's UI and daemon and the gateway together; Ctrl-C or SIGTERM ends all of them."""
     settings = load_settings()
     gateway_port = port or settings.port
+    prepare_instance(settings)
     for name, number in (("UI", ui_port), ("gateway", gateway_port)):
         _check_free(name, number)
-    prepare_instance(settings)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -4,6 +4,9 @@ import hashlib
 import os
 from pathlib import Path
 
+import dagster as dg
+from filelock import FileLock
+
 from llmops_core.errors import ConfigError
 from llmops_core.home import open_home
 from llmops_core.settings import Settings
@@ -48,20 +51,33 @@ SHIPPED = frozenset(
 def prepare_instance(settings: Settings) -> None:
     """Make Dagster's home and have this process, and its children, use it."""
     open_home(settings)
+    os.environ["LLMOPS_HOME"] = str(settings.home)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     file = instance_file(settings)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            # As a whole: half a file would be taken for the user's own, and the queue and the launcher be lost for good.
-            fresh = file.with_suffix(f".{os.getpid()}.new")
-            fresh.write_text(INSTANCE_FILE, encoding="utf-8")
-            fresh.replace(file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(file.with_name("making.lock")):
+                _make_instance(file)
     except OSError as error:
         raise ConfigError(
             f"LLMOPS_HOME: {settings.home} cannot hold data: {error.strerror}. Set it to a folder that can be written."
         ) from error
-    os.environ["LLMOPS_HOME"] = str(settings.home)
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+
+
+def _make_instance(file: Path) -> None:
+    """Make Dagster's databases, then its settings, whose file says that all is there.
+
+    Dagster makes its tables where it finds none, and of two processes that do so at once the slower one fails.
+    """
+    if file.exists():
+        return
+    with dg.DagsterInstance.get():
+        pass
+    # As a whole: half a file would be taken for the user's own, and the queue and the launcher be lost for good.
+    fresh = file.with_suffix(".new")
+    fresh.write_text(INSTANCE_FILE, encoding="utf-8")
+    fresh.replace(file)
 
 
 def instance_file(settings: Settings) -> Path:

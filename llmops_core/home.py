@@ -7,6 +7,7 @@ made before there was such a file is of format 1.
 
 import json
 import os
+import threading
 from pathlib import Path
 
 from llmops_core.errors import ConfigError
@@ -60,7 +61,7 @@ def mark_home(settings: Settings) -> None:
     """Record that the home is of this program's format and lies here; raises `ConfigError` if it cannot hold data."""
     file = settings.home / FILE_NAME
     # Of its own, since several processes may begin to use a new home at once.
-    fresh = file.with_suffix(f".{os.getpid()}.new")
+    fresh = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.new")
     marks = {"format": FORMAT, "code_version": code_version(), "path": str(settings.home)}
     try:
         settings.home.mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,7 @@ def finds_what_exact_search_finds(assistant: Assistant) -> dg.AssetChecksDefinit
         if again := passed_already(latest_evaluation(context, key, CHECK, revision), judged):
             return again
         recall = recall_of_version(index.open(version))
-        return dg.AssetCheckResult(passed=recall >= MIN_RECALL, metadata={"recall_at_10": recall, "judged": judged})
+        facts: dict[str, float | str] = {"recall_at_10": recall, "data_version": version, "judged": judged}
+        return dg.AssetCheckResult(passed=recall >= MIN_RECALL, metadata=facts)
 
     return finds_what_exact_search_finds

@@ -77,7 +77,7 @@ def _checked(context: dg.AssetExecutionContext, assistant: Assistant, index: dg.
         version = latest_data_version(context, index, revision)
         if version is None:
             continue
-        if passed_check(context, index, INDEX_CHECK, revision):
+        if passed_check(context, index, INDEX_CHECK, revision, version):
             versions[revision] = version
             continue
         refused = (

@@ -50,7 +50,11 @@ seconds, nanoseconds = time.time, time.time_ns
 time.time = lambda: seconds() - DAYS * 86_400
 time.time_ns = lambda: nanoseconds() - DAYS * 86_400 * 10**9
 
-class Behind(datetime.datetime):
+class SameInstances(type):
+    def __instancecheck__(cls, value):
+        return isinstance(value, datetime.datetime)
+
+class Behind(datetime.datetime, metaclass=SameInstances):
     @classmethod
     def now(cls, tz=None):
         return datetime.datetime.fromtimestamp(time.time(), tz)
@@ -231,11 +235,8 @@ def test_a_clock_that_goes_back_between_two_builds_changes_nothing_of_what_they_
     table = Lakehouse.open(home).table(NAME, "corpus_documents").load()
     times = [snapshot.timestamp_ms for snapshot in table.snapshots()]
     assert times != sorted(times), "the clock did not go back"
-    releases = {
-        release["release_id"]: release["channels"] for release in llmops(assistant, "release", "list")["releases"]
-    }
-    assert releases[second["release_id"]] == ["dev", "prod"]
-    assert releases[first["release_id"]] == []
+    channels = Releases(Lakehouse.open(home), NAME).channels.state()
+    assert channels["prod"].release_id == channels["dev"].release_id == second["release_id"] != first["release_id"]
     assert "ferry" in llmops(assistant, "search", "ferry")["hits"][0]["text"]
     again = llmops(assistant, "build")
     assert (again["embedded"], again["release_id"]) == (0, second["release_id"])

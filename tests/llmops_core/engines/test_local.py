@@ -24,10 +24,10 @@ from llmops_core.settings import load_settings
 signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a background job may have inherited that it is ignored
 engine = LocalEngine(load_settings(home=Path(sys.argv[1])), Path(sys.argv[2]), "small")
 if "fork" in sys.argv and os.fork() == 0:
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())
     time.sleep(60)
     os._exit(0)
-print(engine.pid, flush=True)
+os.write(1, f"{engine.pid}\\n".encode())
 sys.stdin.read()
 """
 
