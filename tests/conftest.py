@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from llmops_cli.instance import prepare_instance
 from llmops_core.assistant import Assistant
 from llmops_core.settings import Settings, load_settings
 from tests.fake_engine import FakeEngine
@@ -33,6 +35,14 @@ def home_with_models(tmp_path: Path, models: Path) -> Iterator[Settings]:
     """Settings of an empty home that has the models; commands and runs in this process use it too."""
     with _in_home(tmp_path / "home", models) as settings:
         yield settings
+
+
+@pytest.fixture
+def instance(home_with_models: Settings) -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance of an empty home."""
+    prepare_instance(home_with_models)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
 
 
 @pytest.fixture(scope="module")

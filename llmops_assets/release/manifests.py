@@ -15,11 +15,10 @@ from llmops_assets.house import (
     provenance,
     recorded,
 )
+from llmops_assets.index.vector_index import CHECK as INDEX_CHECK
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from resources.platform import LakehouseResource, ModelsResource
-
-INDEX_CHECK = "finds_what_exact_search_finds"
 
 
 def manifests(assistant: Assistant) -> dg.AssetsDefinition:

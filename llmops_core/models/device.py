@@ -34,8 +34,8 @@ def resolve_device(settings: Settings) -> str:
 def compute_dtype(device: str) -> "torch.dtype":
     """The precision to compute in, for weights that are bfloat16: bfloat16 itself, or float32 on a CPU without units for it.
 
-    There torch emulates bfloat16: with AVX2 alone, products of matrices take six times as long as in float32, and products
-    with a vector, which are what decoding consists of, over fifty times. float32 holds every bfloat16 weight exactly.
+    There torch emulates bfloat16, and takes many times as long as in float32, most of all for products with a vector, which are
+    what decoding consists of. float32 holds every bfloat16 weight exactly.
     """
     import torch
 

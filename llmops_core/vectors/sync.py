@@ -102,8 +102,8 @@ def _build(
 ) -> tuple[BuildResult, str]:
     """Build, all anew if what is there cannot be read; also says what was wrong."""
     try:
-        damage = f"Nothing is left of {index}, of which versions are recorded." if is_recorded else ""
-        damage = "" if index.versions() else damage
+        is_gone = is_recorded and not index.versions()
+        damage = f"Nothing is left of {index}, of which versions are recorded." if is_gone else ""
         return index.build(_batches(chunks, vectors), version, settings), damage
     except IndexCorruptError as error:
         return index.build(_batches(chunks, vectors), version, settings, fresh=True), str(error)

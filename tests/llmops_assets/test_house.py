@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from llmops_assets.house import on_changed_data, recorded
+from llmops_assets.house import on_changed_data, passed_already, recorded
 
 PARTS = dg.StaticPartitionsDefinition(["one", "two"])
 
@@ -100,3 +100,25 @@ def test_what_was_never_materialised_is_named_with_what_materialises_it(
         recorded(context, key)
     assert f"notes/{group}/{noun} was never materialised" in str(caught.value.description)
     assert said in str(caught.value.description)
+
+
+@pytest.mark.parametrize(
+    ("passed", "judged", "again"),
+    [(True, "these rows", True), (True, "other rows", False), (False, "these rows", False)],
+)
+def test_only_a_verdict_that_passed_on_exactly_this_is_given_again(passed: bool, judged: str, again: bool) -> None:
+    before = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("a"),
+        check_name="is_sound",
+        passed=passed,
+        metadata={"judged": dg.TextMetadataValue("these rows"), "recall": dg.FloatMetadataValue(1.0)},
+    )
+    verdict = passed_already(before, judged)
+    assert (verdict is not None) == again
+    if verdict is not None:
+        assert verdict.passed
+        assert verdict.metadata == before.metadata
+
+
+def test_without_an_earlier_verdict_none_is_given_again() -> None:
+    assert passed_already(None, "these rows") is None

@@ -15,18 +15,9 @@ from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from llmops_cli.instance import prepare_instance
 from llmops_core.assistant import Assistant
-from llmops_core.settings import Settings
 from resources import launcher
 from tests.running_gateway import until, write_assistant
-
-
-@pytest.fixture
-def instance(home_with_models: Settings) -> Iterator[dg.DagsterInstance]:
-    prepare_instance(home_with_models)
-    with dg.DagsterInstance.get() as instance:
-        yield instance
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`documents_changed` on a real instance: what it launches, what it leaves, and what it does after failures."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -10,19 +9,11 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from llmops_assets.definitions import build_definitions
 from llmops_assets.partitions import embedder_models
 from llmops_cli.build import build
-from llmops_cli.instance import prepare_instance
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant, load_assistant
 from llmops_core.errors import PermanentError
 from llmops_core.settings import Settings
 from tests.running_gateway import write_assistant
-
-
-@pytest.fixture
-def instance(home_with_models: Settings) -> Iterator[dg.DagsterInstance]:
-    prepare_instance(home_with_models)
-    with dg.DagsterInstance.get() as instance:
-        yield instance
 
 
 @pytest.fixture
