@@ -3,6 +3,7 @@
 import dagster as dg
 
 from llmops_assets.house import (
+    INDEX_CHECK,
     RETRIES,
     asset_key,
     build_pool,
@@ -22,7 +23,6 @@ from llmops_core.assistant import Assistant
 from llmops_core.version import code_version
 from resources.platform import LakehouseResource, VectorsResource
 
-CHECK = "finds_what_exact_search_finds"
 MIN_RECALL = 0.99
 
 
@@ -81,7 +81,7 @@ def finds_what_exact_search_finds(assistant: Assistant) -> dg.AssetChecksDefinit
 
     @dg.asset_check(
         asset=key,
-        name=CHECK,
+        name=INDEX_CHECK,
         partitions_def=embedder_revisions(assistant),
         blocking=True,
         description=f"Recall@10 against exact search is at least {MIN_RECALL}.",
@@ -95,7 +95,7 @@ def finds_what_exact_search_finds(assistant: Assistant) -> dg.AssetChecksDefinit
         index, version = vectors.index(assistant, revision), recorded(context, key, revision)
         # One that was made anew after damage has another time; else a version never changes.
         judged = f"{version} of {index.built_at()[version].isoformat()}, {MIN_RECALL}, {code_version()}"
-        if again := passed_already(latest_evaluation(context, key, CHECK, revision), judged):
+        if again := passed_already(latest_evaluation(context, key, INDEX_CHECK, revision), judged):
             return again
         recall = recall_of_version(index.open(version))
         facts: dict[str, float | str] = {"recall_at_10": recall, "data_version": version, "judged": judged}

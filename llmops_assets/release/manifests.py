@@ -3,6 +3,7 @@
 import dagster as dg
 
 from llmops_assets.house import (
+    INDEX_CHECK,
     RETRIES,
     asset_key,
     build_pool,
@@ -15,7 +16,6 @@ from llmops_assets.house import (
     provenance,
     recorded,
 )
-from llmops_assets.index.vector_index import CHECK as INDEX_CHECK
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from resources.platform import LakehouseResource, ModelsResource
