@@ -10,7 +10,7 @@ from openai import OpenAI
 from llmops_cli.build import build
 from llmops_cli.context import assistant_option, json_option, reports_errors
 from llmops_cli.evaluate import evaluate
-from llmops_cli.gateway_process import gateway, reports_refusals
+from llmops_cli.gateway_process import client, gateway, reports_refusals
 from llmops_cli.output import emit, facts, progress
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
@@ -53,9 +53,9 @@ def command(assistant: Any, as_json: bool) -> None:
     _headline("Build: documents → chunks → embeddings → vector index → release")
     built = build(settings, chosen)
     _headline("Serve: five questions over HTTP with the openai client, then feedback")
-    with gateway(settings, chosen.name) as url, reports_refusals():
-        asked = _ask_all(OpenAI(base_url=url, api_key="none", timeout=600, max_retries=0), chosen.name)
-        _give_feedback(url, asked)
+    with gateway(settings, chosen.name) as url, reports_refusals(), client(url) as asking:
+        asked = _ask_all(asking, chosen.name)
+        _give_feedback(asking, asked)
     _headline("Request log into Iceberg")
     ingested = run_job(settings, chosen, "traffic_ingest").assets
     report = None
@@ -103,12 +103,9 @@ def _ask(client: OpenAI, model: str, messages: list[Any], *, streamed: bool) -> 
     return Asked(messages[-1]["content"], text, extension["request_id"], sources, streamed)
 
 
-def _give_feedback(url: str, asked: list[Asked]) -> None:
-    import httpx
-
+def _give_feedback(client: OpenAI, asked: list[Asked]) -> None:
     for thumbs, answer in zip((1, -1), asked, strict=False):
-        body = {"request_id": answer.request_id, "thumbs": thumbs}
-        httpx.post(f"{url}/feedback", json=body, timeout=30).raise_for_status()
+        client.post("/feedback", cast_to=object, body={"request_id": answer.request_id, "thumbs": thumbs})
 
 
 def _headline(text: str) -> None:
