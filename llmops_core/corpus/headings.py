@@ -23,6 +23,8 @@ _FRONT_MATTER = re.compile(
     r"---[ \t]*(?:\r\n|\r|\n)(?=[\w.-]+[ \t]*:)(.{0,20000}?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\r|\n|\Z)", re.DOTALL
 )
 """YAML between two lines `---`; without this, Markdown reads it as a rule and a heading."""
+BEGINNING = 300
+"""Characters in which a title is looked for first."""
 _RST_MARKUP = re.compile(r":[\w:.+-]+:(?=`)|`+_{0,2}|\*\*")
 _MIN_UNDERLINE = 4
 """A shorter underline must be as long as its title; docutils has the same rule."""
@@ -49,9 +51,17 @@ def headings(text: str, media_type: MediaType) -> list[Heading]:
 
 def title_of(text: str, media_type: MediaType, fallback: str) -> str:
     """Name a text: the `title` of Markdown's front matter, else its first heading, else `fallback`."""
-    if media_type == "text/markdown" and (name := _front_matter_title(text)):
+    front_matter = _FRONT_MATTER.match(text) if media_type == "text/markdown" else None
+    if front_matter and (name := _front_matter_title(front_matter)):
         return name
-    return next((heading.name for heading in headings(text, media_type) if heading.name), fallback)
+    # Nearly always the beginning names it. Lines decide what is a heading in their order, so one that ends before the
+    # beginning does is the same in the whole text.
+    end = text.rfind("\n", 0, (front_matter.end() if front_matter else 0) + BEGINNING) + 1
+    for part in (text[:end], text):
+        named = next((heading for heading in headings(part, media_type) if heading.name), None)
+        if named and (named.char_end < end or part is text):
+            return named.name
+    return fallback
 
 
 def line_starts(text: str) -> list[int]:
@@ -97,12 +107,9 @@ def _plain(markup: str) -> str:
     return " ".join("".join(words).split())
 
 
-def _front_matter_title(text: str) -> str:
-    match = _FRONT_MATTER.match(text)
-    if not match:
-        return ""
+def _front_matter_title(front_matter: re.Match[str]) -> str:
     try:
-        data = yaml.safe_load(match[1])
+        data = yaml.safe_load(front_matter[1])
     except (yaml.YAMLError, ValueError, RecursionError):
         return ""
     title = data.get("title") if isinstance(data, dict) else None

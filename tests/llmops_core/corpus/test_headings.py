@@ -1,7 +1,8 @@
 import pytest
 
 from llmops_core.corpus.document import MediaType
-from llmops_core.corpus.headings import headings, line_starts, title_of
+from llmops_core.corpus.document import MediaType
+from llmops_core.corpus.headings import BEGINNING, headings, line_starts, title_of
 
 
 def outline(text: str, media_type: MediaType) -> list[tuple[int, str]]:
@@ -51,6 +52,23 @@ def test_front_matter_is_no_heading_and_names_the_document() -> None:
 )
 def test_without_a_title_in_front_matter_the_first_heading_names_the_document(text: str) -> None:
     assert title_of(text, "text/markdown", "stem") == "Start"
+
+
+@pytest.mark.parametrize(
+    ("shape", "media_type"),
+    [
+        ("{words}\n\nTwo\nlines\n---\n\n# Later\n", "text/markdown"),
+        ("```\n{words}\n# code\n```\n\n# Later\n", "text/markdown"),
+        ("---\ntags: {words}\n---\n#\n\nStart\n===\n", "text/markdown"),
+        ("{words}\r\n\r\n====\r\nOver\r\n====\r\n", "text/x-rst"),
+        ("{words}\n\n\nOver and under\n==============\n", "text/x-rst"),
+    ],
+)
+def test_the_title_is_the_first_heading_wherever_the_beginning_ends(shape: str, media_type: MediaType) -> None:
+    for length in range(BEGINNING - 80, BEGINNING + 3):
+        text = shape.format(words="w" * length)
+        first = next(heading.name for heading in headings(text, media_type) if heading.name)
+        assert title_of(text, media_type, "stem") == first
 
 
 def test_the_fallback_names_a_text_without_headings() -> None:
