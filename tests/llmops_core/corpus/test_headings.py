@@ -1,7 +1,6 @@
 import pytest
 
 from llmops_core.corpus.document import MediaType
-from llmops_core.corpus.document import MediaType
 from llmops_core.corpus.headings import BEGINNING, headings, line_starts, title_of
 
 
