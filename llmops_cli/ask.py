@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from llmops_cli.context import assistant_option, json_option, reports_errors
+from llmops_cli.context import assistant_option, json_option, release_option, reports_errors
 from llmops_cli.gateway_process import PROD, client, gateway, reports_refusals
 from llmops_cli.output import emit
 from llmops_core.settings import load_settings
@@ -12,16 +12,16 @@ from llmops_core.settings import load_settings
 
 @click.command()
 @click.argument("question")
-@click.option("--release", default=None, help="A channel or release id; prod if not given.")
+@release_option("Which release answers", PROD, "what users are answered from")
 @assistant_option
 @json_option
 @reports_errors
-def command(assistant: Any, question: str, release: str | None, as_json: bool) -> None:
+def command(assistant: Any, question: str, release: str, as_json: bool) -> None:
     """Ask a QUESTION through the gateway (a running one, or one for this question), logged like any other."""
     settings, name = load_settings(), assistant().name
-    with gateway(settings, name, release or PROD) as url, reports_refusals(), client(url) as asking:
+    with gateway(settings, name, release) as url, reports_refusals(), client(url) as asking:
         completion = asking.chat.completions.create(
-            model=f"{name}@{release}" if release else name,
+            model=name if release == PROD else f"{name}@{release}",
             messages=[{"role": "user", "content": question}],
         )
     extension: dict[str, Any] = (completion.model_extra or {})["llmops"]

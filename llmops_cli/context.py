@@ -13,7 +13,7 @@ import click
 
 from llmops_cli.output import emit_error
 from llmops_core.assistant import FILE_NAME, Assistant
-from llmops_core.errors import ConfigError, LlmopsError
+from llmops_core.errors import ConfigError, LlmopsError, NotFoundError
 from llmops_core.models.named import open_assistant
 from llmops_core.settings import load_settings, project_root
 
@@ -30,6 +30,17 @@ def assistant_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+# The one way to name a release, in every option, argument and message.
+RELEASE = "a channel (dev, staging or prod), a number, an id, or the first 8 or more characters of an id"
+
+
+def release_option(what: str, default: str, meaning: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--release RELEASE`: passes what was typed; `what` it is for, the `default` channel, and what that channel means."""
+    return click.option(
+        "--release", default=default, metavar="RELEASE", help=f"{what}: {RELEASE}. Default: {default}, {meaning}."
+    )
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`: one object on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
@@ -44,9 +55,13 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             with _mapped_errors():
                 return command(*arguments, **options)
         except LlmopsError as error:
+            message = str(error)
+            if isinstance(error, NotFoundError):
+                # What is not there may be in another home: the commonest reason is a terminal without LLMOPS_HOME.
+                message += f" Looked in {load_settings().home} (LLMOPS_HOME)."
             if options.get("as_json"):
-                emit_error(type(error).__name__, str(error))
-            click.echo(f"Error: {error}", err=True)
+                emit_error(type(error).__name__, message)
+            click.echo(f"Error: {message}", err=True)
             sys.exit(1)
 
     return run

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from llmops_cli.context import assistant_option, json_option, reports_errors
+from llmops_cli.context import assistant_option, json_option, release_option, reports_errors
 from llmops_cli.output import emit
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
@@ -18,7 +18,7 @@ from llmops_core.settings import Settings, load_settings
 
 
 @click.command()
-@click.option("--release", default="dev", show_default=True, help="Channel, number, id, or the beginning of an id.")
+@release_option("Which release is scored", "dev", "what was built last and may be promoted next")
 @assistant_option
 @json_option
 @reports_errors

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from llmops_cli.context import assistant_option, json_option, reports_errors
+from llmops_cli.context import RELEASE, assistant_option, json_option, reports_errors
 from llmops_cli.output import emit, table
 from llmops_cli.runs import run_job
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -43,13 +43,13 @@ def list_releases(assistant: Any, as_json: bool) -> None:
     emit(rows, table(("number", "release", "channels", "created", "message"), shown), as_json=as_json)
 
 
-@command.command()
+@command.command(help=f"Show the manifest of a RELEASE: {RELEASE}.")
 @click.argument("release")
 @assistant_option
 @json_option
 @reports_errors
 def show(assistant: Any, release: str, as_json: bool) -> None:
-    """Show the manifest of a RELEASE (channel, number, id)."""
+    """Print it with what is kept beside it."""
     import json
 
     found = _releases(assistant().name).get(release)
@@ -77,7 +77,7 @@ def create(assistant: Any, as_json: bool) -> None:
     emit(value, f"release {facts['release']}: {facts['data_version']}", as_json=as_json)
 
 
-@command.command()
+@command.command(help=f"Point a CHANNEL to a RELEASE: {RELEASE}. Gateways follow within seconds.")
 @click.argument("release")
 @click.argument("channel", type=click.Choice(CHANNELS))
 @click.option("--message", default="", help="Why.")
@@ -85,7 +85,7 @@ def create(assistant: Any, as_json: bool) -> None:
 @json_option
 @reports_errors
 def promote(assistant: Any, release: str, channel: str, message: str, as_json: bool) -> None:
-    """Point a CHANNEL to a RELEASE; gateways follow within seconds."""
+    """Move the channel, as this machine's admin."""
     releases = _releases(assistant().name)
     found = releases.get(release)
     author = _author()

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from llmops_cli.context import assistant_option, json_option, reports_errors
+from llmops_cli.context import assistant_option, json_option, release_option, reports_errors
 from llmops_cli.output import emit
 from llmops_core.answering.loaded import ModelPool, load_release
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -19,12 +19,12 @@ TEXT_SHOWN = 200
 @click.command()
 @click.argument("question")
 @click.option("--top-k", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many chunks.")
-@click.option("--release", default="dev", show_default=True, help="Whose index and retrieval settings.")
+@release_option("Whose index and retrieval settings", "dev", "what was built last")
 @assistant_option
 @json_option
 @reports_errors
 def command(assistant: Any, question: str, top_k: int, release: str, as_json: bool) -> None:
-    """Find the chunks for a QUESTION, as the gateway would."""
+    """Find the chunks for a QUESTION, as the gateway would find them with this release."""
     settings = load_settings()
     releases = Releases(Lakehouse.open(settings), assistant().name)
     found = releases.get(release)

@@ -252,7 +252,10 @@ def test_everything_that_is_wrong_with_a_case_file_is_said_with_its_line(built: 
 @pytest.mark.parametrize("command", NEED_A_RELEASE)
 def test_before_the_first_build_a_command_says_to_build(project: Path, command: str) -> None:
     write(project, MINIMAL + "evaluation: {cases: cases.jsonl}\n")
-    assert "llmops build" in refused(*command.split())
+    message = refused(*command.split())
+    assert "llmops build" in message
+    if command != "release create":  # it fails in a run, with the words of the asset
+        assert f"Looked in {load_settings().home} (LLMOPS_HOME)" in message
 
 
 @pytest.mark.parametrize(

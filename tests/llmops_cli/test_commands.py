@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,23 @@ def test_search_finds_the_chunk_with_its_place(built: Path) -> None:
     assert "second floor" in hit["text"]
     assert hit["score"] > 0
     assert hit["chunk_id"]
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [("ask", "prod"), ("search", "dev"), ("evaluate", "dev"), ("release show", None), ("release promote", None)],
+)
+def test_every_help_text_names_a_release_alike_and_its_default(command: str, default: str | None) -> None:
+    text = " ".join(CliRunner().invoke(main, [*command.split(), "--help"]).stdout.split())
+    assert "a channel (dev, staging or prod), a number, an id, or the first 8 or more characters of an id" in text
+    assert re.findall(r"Default: (\w+)", text) == ([default] if default else [])
+
+
+def test_a_release_is_found_by_channel_number_id_and_the_beginning_of_its_id(built: Path) -> None:
+    release = releases().get("dev")
+    for reference in ("dev", str(release.number), release.release_id, release.release_id[:8]):
+        assert said("release", "show", reference)["release_id"] == release.release_id
+        assert said("search", "coffee", "--release", reference)["hits"]
 
 
 def test_a_build_again_embeds_nothing(built: Path) -> None:
