@@ -1,9 +1,8 @@
 """What commands share: which assistant, which settings, JSON or text, and how errors end a command."""
 
 import errno
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -19,14 +18,15 @@ from llmops_core.settings import load_settings, project_root
 
 
 def assistant_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--assistant DIR`: passes the loaded assistant."""
+    """`--assistant DIR`, or the name of one in `assistants/`: passes a function that loads the assistant."""
     return click.option(
         "--assistant",
         "assistant",
-        metavar="DIR",
+        metavar="DIR|NAME",
         envvar="LLMOPS_ASSISTANT",
         callback=lambda _context, _option, value: lambda: chosen_assistant(value),
-        help="Folder of the assistant (or LLMOPS_ASSISTANT); not needed where there is only one.",
+        help="The assistant: its folder, or its name in assistants/ (or LLMOPS_ASSISTANT); not needed where there is"
+        " only one.",
     )(command)
 
 
@@ -84,16 +84,33 @@ def _mapped_errors() -> Iterator[None]:
 
 def chosen_assistant(value: str | None) -> Assistant:
     """The assistant that the option names, or the only one of the project; raises `ConfigError`."""
+    known = {folder.name: folder for folder in assistant_folders()}
     if value:
-        return open_assistant(Path(value).expanduser())
+        return open_assistant(_named(value, known))
     if (Path.cwd() / FILE_NAME).exists():
         return open_assistant(Path.cwd())
-    folders = sorted(file.parent for file in (project_root() / "assistants").glob(f"*/{FILE_NAME}"))
-    if len(folders) == 1:
-        return open_assistant(folders[0])
-    if not folders:
-        raise ConfigError(
-            f"There is no assistant in {project_root() / 'assistants'}. Make one: llmops init NAME --docs DIR"
-        )
-    names = ", ".join(os.path.relpath(folder) for folder in folders)
-    raise ConfigError(f"Which assistant? Name its folder with --assistant DIR (or LLMOPS_ASSISTANT): {names}")
+    if len(known) == 1:
+        return open_assistant(*known.values())
+    if not known:
+        raise ConfigError(_none())
+    raise ConfigError(f"Which assistant? Choose with --assistant NAME (or LLMOPS_ASSISTANT): {', '.join(known)}")
+
+
+def assistant_folders() -> list[Path]:
+    """The folders of the project's assistants, by name."""
+    return sorted(file.parent for file in (project_root() / "assistants").glob(f"*/{FILE_NAME}"))
+
+
+def _named(value: str, known: Mapping[str, Path]) -> Path:
+    """A folder as it was given, or that of the assistant with this name; raises `ConfigError` with what there is."""
+    folder = Path(value).expanduser()
+    if (folder / FILE_NAME).exists():
+        return folder
+    if value in known:
+        return known[value]
+    there = f"The project has: {', '.join(known)}. Another is made with: llmops init NAME --docs DIR"
+    raise ConfigError(f"--assistant {value}: {folder / FILE_NAME} does not exist. {there if known else _none()}")
+
+
+def _none() -> str:
+    return f"There is no assistant in {project_root() / 'assistants'}. Make one: llmops init NAME --docs DIR"

@@ -14,7 +14,7 @@ import httpx
 from dagster._core.scheduler.instigation import InstigatorStatus
 
 from llmops_assets.definitions import build_definitions
-from llmops_cli.context import json_option, reports_errors
+from llmops_cli.context import assistant_folders, json_option, reports_errors
 from llmops_cli.instance import prepare_instance
 from llmops_cli.output import emit, table
 from llmops_core.assistant import FILE_NAME, Assistant
@@ -23,7 +23,7 @@ from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.models.named import open_assistant
 from llmops_core.models.store import known_models, model_folder
 from llmops_core.release.registry import Releases
-from llmops_core.settings import Settings, load_settings, project_root
+from llmops_core.settings import Settings, load_settings
 from llmops_core.traffic.columns import TRAFFIC_TABLES
 from llmops_core.traffic.ingest import taken_by_all
 from llmops_core.traffic.line import OPEN, SEALED, segment_number
@@ -66,12 +66,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _port("gateway", settings.port, "/healthz")
     yield from _models(settings)
     assistants: list[Assistant] = []
-    for file in sorted((project_root() / "assistants").glob(f"*/{FILE_NAME}")):
+    for folder in assistant_folders():
         try:
-            assistants.append(open_assistant(file.parent))
-            yield Finding(f"assistant {assistants[-1].name}", "ok", str(file))
+            assistants.append(open_assistant(folder))
+            yield Finding(f"assistant {assistants[-1].name}", "ok", str(folder / FILE_NAME))
         except LlmopsError as error:
-            yield Finding(f"assistant {file.parent.name}", "fail", str(error))
+            yield Finding(f"assistant {folder.name}", "fail", str(error))
     yield from _so_far("lakehouse", _lakehouse(settings, assistants))
     yield from _so_far("Dagster", _dagster(settings, assistants))
     yield from _so_far("spool", _spool(settings, assistants))

@@ -120,11 +120,14 @@ def test_every_command_names_a_wrong_assistant_yaml(project: Path, command: str)
     assert f"{notes(project) / 'assistant.yaml'} has 1 problem(s)" in refused(*command.split())
 
 
-@pytest.mark.parametrize("named", ["assistants/nots", "assistants/notes/docs", "assistants/notes/assistant.yaml"])
-def test_a_folder_without_an_assistant_says_how_to_name_or_make_one(project: Path, named: str) -> None:
+@pytest.mark.parametrize("named", ["nots", "assistants/notes/docs", "assistants/notes/assistant.yaml"])
+def test_what_is_neither_folder_nor_name_of_an_assistant_is_answered_with_those_there_are(
+    project: Path, named: str
+) -> None:
     message = refused("build", "--assistant", named)
-    for part in (f"{named}/assistant.yaml does not exist", "--assistant DIR", "llmops init NAME --docs DIR"):
+    for part in (f"--assistant {named}: ", f"{named}/assistant.yaml does not exist", "The project has: notes."):
         assert part in message
+    assert "llmops init NAME --docs DIR" in message
 
 
 def test_a_project_without_an_assistant_says_how_to_make_one(project: Path) -> None:
@@ -138,8 +141,8 @@ def test_of_two_assistants_one_has_to_be_named(project: Path) -> None:
     (project / "assistants" / "letters").mkdir()
     (project / "assistants" / "letters" / "assistant.yaml").write_text(MINIMAL.replace("notes", "letters"))
     message = refused("build")
-    assert "--assistant DIR" in message
-    assert "assistants/letters, assistants/notes" in message
+    assert "--assistant NAME" in message
+    assert message.endswith(": letters, notes")
 
 
 # What a build reads

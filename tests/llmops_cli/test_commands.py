@@ -54,6 +54,23 @@ def test_a_release_is_found_by_channel_number_id_and_the_beginning_of_its_id(bui
         assert said("search", "coffee", "--release", reference)["hits"]
 
 
+def test_an_assistant_is_found_by_its_name_and_by_its_folder(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = said("release", "list")
+    letters = built / "assistants" / "letters"
+    letters.mkdir()
+    (letters / "assistant.yaml").write_text("name: letters\nsources: [{type: python_topics}]\n", encoding="utf-8")
+    try:
+        for place, named in ((built, "notes"), (built, "assistants/notes"), (letters, "notes"), (letters, "../notes")):
+            monkeypatch.chdir(place)
+            assert said("release", "list", "--assistant", named) == listed
+            monkeypatch.setenv("LLMOPS_ASSISTANT", named)
+            assert said("release", "list") == listed
+            monkeypatch.delenv("LLMOPS_ASSISTANT")
+    finally:
+        (letters / "assistant.yaml").unlink()
+        letters.rmdir()
+
+
 def test_a_build_again_embeds_nothing(built: Path) -> None:
     done = said("build")
     assert (done["documents"], done["rejected"], done["chunks"], done["embedded"]) == (1, 0, 1, 0)
