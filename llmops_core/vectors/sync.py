@@ -6,16 +6,17 @@ whichever snapshots it was built.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import polars as pl
 
-from llmops_core.errors import IndexCorruptError, PermanentError
+from llmops_core.errors import IndexCorruptError, NotFoundError, PermanentError
 from llmops_core.ids import content_hash
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
+from llmops_core.release.registry import Releases
 from llmops_core.vectors.index import BuildResult, IndexSettings, VectorIndex
 
 ROWS_PER_BATCH = 8_192
@@ -35,7 +36,7 @@ class IndexSync:
     added: int
     deleted: int
     damage: str
-    """What was found damaged or gone and made anew; empty if nothing was."""
+    """What was found damaged or gone and made anew, a line each; empty if nothing was."""
 
 
 def sync_index(
@@ -50,16 +51,11 @@ def sync_index(
 ) -> IndexSync:
     """Build the index version of `snapshots` (tables `corpus_chunks` and `index_embeddings`), and record it.
 
-    An index that is damaged, or gone though versions of it are recorded, is made anew, which `log` is told. Raises
-    `PermanentError` when a chunk has no vector in the given snapshot.
+    An index that is damaged, or gone though versions of it are recorded, is made anew with all recorded versions that
+    cannot be read; a version that a channel's release pins is looked after even when this one is whole. `log` is told.
+    Raises `PermanentError` when a chunk has no vector in the given snapshot.
     """
-    chunks = lakehouse.table(assistant, "corpus_chunks").scan(snapshots["corpus_chunks"]).select(CHUNK_COLUMNS)
-    vectors = (
-        lakehouse.table(assistant, "index_embeddings")
-        .scan(snapshots["index_embeddings"])
-        .filter(pl.col("embedder_revision") == revision)
-        .select("chunk_id", "vector")
-    )
+    chunks, vectors = _rows(lakehouse, assistant, revision, snapshots)
     without = chunks.join(vectors, on="chunk_id", how="anti").select(pl.len()).collect(engine="streaming").item()
     if without:
         raise PermanentError(
@@ -68,10 +64,15 @@ def sync_index(
         )
     version = index_version(chunks, revision, settings)
     versions = lakehouse.table(assistant, "index_vector_index")
-    is_recorded = revision in versions.read()["embedder_revision"]
-    result, damage = _build(index, chunks, vectors, version, settings, is_recorded=is_recorded)
-    if damage:
-        log(f"The index was made anew from the lakehouse. {damage}")
+    recorded = versions.read().filter(pl.col("embedder_revision") == revision)
+    result, damage = _build(index, chunks, vectors, version, settings, is_recorded=not recorded.is_empty())
+    damages = [damage] if damage else []
+    others = recorded.filter(pl.col("index_version") != version).sort("built_at")
+    if not damage:
+        others = others.filter(pl.col("index_version").is_in(_served(lakehouse, assistant)))
+    damages += _restore(lakehouse, assistant, index, revision, others)
+    for damage in damages:
+        log(f"Made anew from the lakehouse. {damage}")
     row = {
         "index_version": version,
         "embedder_revision": revision,
@@ -88,7 +89,49 @@ def sync_index(
         return (snapshots, row) if known.is_empty() else (json.loads(known["snapshots"][0]), None)
 
     pinned = versions.append_decided(record, provenance)
-    return IndexSync(version, result.rows, result.kind, pinned, result.added, result.deleted, damage)
+    return IndexSync(version, result.rows, result.kind, pinned, result.added, result.deleted, "\n".join(damages))
+
+
+def _rows(
+    lakehouse: Lakehouse, assistant: str, revision: str, snapshots: Mapping[str, int]
+) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """The chunks and their vectors at these snapshots."""
+    chunks = lakehouse.table(assistant, "corpus_chunks").scan(snapshots["corpus_chunks"]).select(CHUNK_COLUMNS)
+    vectors = (
+        lakehouse.table(assistant, "index_embeddings")
+        .scan(snapshots["index_embeddings"])
+        .filter(pl.col("embedder_revision") == revision)
+        .select("chunk_id", "vector")
+    )
+    return chunks, vectors
+
+
+def _served(lakehouse: Lakehouse, assistant: str) -> list[str]:
+    """The index versions that channels' releases pin."""
+    releases = Releases(lakehouse, assistant)
+    on_channels = {pointer.release_id for pointer in releases.channels.state().values()}
+    return [release.manifest.index.version for release in releases.all() if release.release_id in on_channels]
+
+
+def _restore(
+    lakehouse: Lakehouse, assistant: str, index: VectorIndex, revision: str, versions: pl.DataFrame
+) -> list[str]:
+    """Make those of the recorded versions anew that cannot be read; says what was wrong with each."""
+    damages = []
+    for row in versions.iter_rows(named=True):
+        try:
+            index.open(row["index_version"])
+        except (NotFoundError, IndexCorruptError) as error:
+            damages.append(str(error))
+            try:
+                chunks, vectors = _rows(lakehouse, assistant, revision, json.loads(row["snapshots"]))
+            except NotFoundError as gone:
+                # New documents must not wait for an old version.
+                damages.append(f"That could not be done for version {row['index_version']}: {gone}")
+                continue
+            settings = IndexSettings(**json.loads(row["settings"]))
+            _build(index, chunks, vectors, row["index_version"], settings, is_recorded=False)
+    return damages
 
 
 def _build(
