@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import shutil
+import uuid
 from pathlib import Path
 
 from llmops_core.errors import ModelError
@@ -24,18 +24,21 @@ def adapter_folder(settings: Settings, adapter: str) -> Path:
 def store_adapter(settings: Settings, source: Path) -> str:
     """Copy an adapter (a folder as peft saves it) to the models folder and return its content hash."""
     try:
-        config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-        weights = (source / WEIGHTS).read_bytes()
+        files = {name: (source / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+        config = json.loads(files[CONFIG])
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{source} is no LoRA adapter: {error}. generator.adapter names a folder with {CONFIG} and {WEIGHTS}."
         ) from error
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode() + b"\0" + weights).hexdigest()[:HASH_LENGTH]
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode() + b"\0" + files[WEIGHTS]).hexdigest()[
+        :HASH_LENGTH
+    ]
     target = settings.models / "adapters" / digest
     if not (target / WEIGHTS).exists():
         target.mkdir(parents=True, exist_ok=True)
-        for name in (CONFIG, WEIGHTS):
-            part = target / f"{name}.part"
-            shutil.copyfile(source / name, part)
+        for name, data in files.items():
+            # A name of its own: two builds may store the same adapter at once.
+            part = target / f".{name}.{uuid.uuid4().hex}"
+            part.write_bytes(data)
             part.replace(target / name)
     return digest
