@@ -2,6 +2,7 @@
 
 import getpass
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,8 +13,12 @@ from llmops_cli.runs import run_job
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.channels import CHANNELS
+from llmops_core.release.manifest import Manifest
 from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
+
+# Ends of the paths of manifest values that say nothing to people.
+HASHES = ("index", "revision", "adapter")
 
 
 @click.group()
@@ -26,21 +31,43 @@ def command() -> None:
 @json_option
 @reports_errors
 def list_releases(assistant: Any, as_json: bool) -> None:
-    """List all releases, newest first."""
+    """List all releases, newest first, each with what changed since the one before."""
     releases = _releases(assistant().name)
     pointers = releases.channels.state()
+    known = releases.all()
     rows: list[dict[str, Any]] = [
         {
             "release_id": release.release_id,
             "number": release.number,
             "channels": [name for name, pointer in pointers.items() if pointer.release_id == release.release_id],
-            "created_at": release.created_at.isoformat(),
+            "created_at": release.created_at.isoformat(timespec="seconds"),
             "message": release.message,
+            "changed": changes(before.manifest, release.manifest) if before else [],
         }
-        for release in reversed(releases.all())
+        for before, release in zip([None, *known], known, strict=False)
+    ][::-1]
+    shown = [
+        (
+            row["number"],
+            row["release_id"][:12],
+            ",".join(row["channels"]),
+            row["created_at"],
+            ", ".join(row["changed"]) or "the first one",
+        )
+        for row in rows
     ]
-    shown = [(r["number"], r["release_id"][:12], ",".join(r["channels"]), r["created_at"], r["message"]) for r in rows]
-    emit(rows, table(("number", "release", "channels", "created", "message"), shown), as_json=as_json)
+    head = ("number", "release", "channels", "created", "changed since the one before")
+    emit(rows, table(head, shown), as_json=as_json)
+
+
+def changes(before: Manifest, after: Manifest) -> list[str]:
+    """What differs between two releases, as `generator.params.max_tokens 128 → 256`; hashes by their name alone."""
+    old, new = dict(_leaves(before.to_dict())), dict(_leaves(after.to_dict()))
+    return [
+        path if path.endswith(HASHES) else f"{path} {old.get(path, 'none')} → {new.get(path, 'none')}"
+        for path in dict.fromkeys([*old, *new])
+        if old.get(path) != new.get(path)
+    ]
 
 
 @command.command(help=f"Show the manifest of a RELEASE: {RELEASE}.")
@@ -99,6 +126,15 @@ def promote(assistant: Any, release: str, channel: str, message: str, as_json: b
     )
     value = {"channel": channel, "release_id": pointer.release_id, "number": found.number}
     emit(value, f"{channel} → release {found.number} ({found.release_id})", as_json=as_json)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of what is in a manifest: the index as a whole, and not the prompt's hash beside its version."""
+    if isinstance(value, dict) and path != "index":
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}".lstrip("."))
+    elif path != "prompt.hash":
+        yield path, value
 
 
 def _author() -> str:

@@ -11,7 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from llmops_cli.main import main
+from llmops_cli.release import changes
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.release.manifest import IndexPin, RerankerPin
 from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
 
@@ -86,6 +88,10 @@ def test_releases_are_listed_newest_first_with_their_channels(built: Path) -> No
     assert (newest["release_id"], newest["number"], newest["channels"]) == (created["release_id"], 2, ["dev"])
     assert oldest["channels"] == ["prod"]
     assert datetime.fromisoformat(newest["created_at"]).tzinfo
+    assert datetime.fromisoformat(newest["created_at"]).microsecond == 0
+    assert (newest["changed"], oldest["changed"]) == (["prompt.version 1 → 2"], [])
+    lines = CliRunner().invoke(main, ["release", "list"]).stdout.splitlines()
+    assert [line.split("  ")[-1] for line in lines[1:]] == ["prompt.version 1 → 2", "the first one"]
 
     shown = said("release", "show", "2")
     assert shown["manifest"]["prompt"]["version"] == 2
@@ -93,6 +99,25 @@ def test_releases_are_listed_newest_first_with_their_channels(built: Path) -> No
     assert releases().get("staging").release_id == created["release_id"]
     # As before, for the other tests of this file.
     said("release", "promote", "1", "dev")
+
+
+def test_what_changed_between_two_releases_is_named_by_its_path(built: Path) -> None:
+    before = releases().get("prod").manifest
+    params = before.generator.params.model_copy(update={"max_tokens": 7})
+    generator = before.generator.model_copy(update={"params": params, "revision": "other", "adapter": "tone"})
+    retrieval = before.retrieval.model_copy(update={"reranker": RerankerPin(model="m", revision="r", pool=3)})
+    index = IndexPin(version="other", snapshots={})
+    after = before.model_copy(update={"generator": generator, "retrieval": retrieval, "index": index})
+    assert changes(before, before) == []
+    assert sorted(changes(before, after)) == [
+        "generator.adapter",
+        f"generator.params.max_tokens {before.generator.params.max_tokens} → 7",
+        "generator.revision",
+        "index",
+        "retrieval.reranker.model none → m",
+        "retrieval.reranker.pool none → 3",
+        "retrieval.reranker.revision",
+    ]
 
 
 def test_a_promotion_names_the_user_also_where_it_has_no_name(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
