@@ -6,8 +6,11 @@ import click
 
 from llmops_cli.context import assistant_option, json_option, release_option, reports_errors
 from llmops_cli.gateway_process import PROD, client, gateway, reports_refusals
-from llmops_cli.output import emit
+from llmops_cli.output import emit, place
 from llmops_core.settings import load_settings
+
+# How the gateway knows that an answer rests on a chunk → how people are told.
+CITED = {"marker": "  (cited)", "overlap": "  (not cited, but its words are in the answer)", None: ""}
 
 
 @click.command()
@@ -27,12 +30,15 @@ def command(assistant: Any, question: str, release: str, as_json: bool) -> None:
     extension: dict[str, Any] = (completion.model_extra or {})["llmops"]
     answer = completion.choices[0].message.content or ""
     value = {"answer": answer, **extension}
-    emit(value, f"{answer}\n\n{_sources(extension['chunks'])}\n\nrequest {extension['request_id']}", as_json=as_json)
+    emit(value, f"{answer}\n\n{_sources(extension)}", as_json=as_json)
 
 
-def _sources(chunks: list[dict[str, Any]]) -> str:
-    return "\n".join(
-        f"[{chunk['number']}]{'*' if chunk['cited'] else ' '} {chunk['document_id']}"
-        f" [{chunk['char_start']}:{chunk['char_end']}]"
-        for chunk in chunks
-    )
+def _sources(extension: dict[str, Any]) -> str:
+    """What the answer was made from, and the ids to find it again by."""
+    chunks = [
+        f"  [{chunk['number']}] {place(chunk['document_id'], chunk['char_start'], chunk['char_end'])}"
+        f"{CITED[chunk['cited']]}"
+        for chunk in extension["chunks"]
+    ]
+    head = "Chunks that the generator was given:" if chunks else "The generator was given no chunk."
+    return "\n".join([head, *chunks, f"Request {extension['request_id']}, release {extension['release_id']}"])

@@ -21,6 +21,11 @@ def emit_error(kind: str, message: str) -> None:
     emit({"error": {"type": kind, "message": message}}, "", as_json=True)
 
 
+def place(document_id: str, char_start: int, char_end: int) -> str:
+    """Where a chunk stands in its document."""
+    return f"{document_id}, characters {char_start}–{char_end}"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A plain table."""
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]

@@ -11,7 +11,7 @@ from llmops_cli.build import build
 from llmops_cli.context import assistant_option, json_option, reports_errors
 from llmops_cli.evaluate import evaluate
 from llmops_cli.gateway_process import client, gateway, reports_refusals
-from llmops_cli.output import emit, facts, progress
+from llmops_cli.output import emit, facts, place, progress
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -99,7 +99,8 @@ def _ask(client: OpenAI, model: str, messages: list[Any], *, streamed: bool) -> 
         completion = client.chat.completions.create(model=model, messages=messages)
         text = completion.choices[0].message.content or ""
         extension = (completion.model_extra or {})["llmops"]
-    sources = tuple(f"{c['document_id']}[{c['char_start']}:{c['char_end']}]" for c in extension["chunks"] if c["cited"])
+    cited = (chunk for chunk in extension["chunks"] if chunk["cited"])
+    sources = tuple(place(chunk["document_id"], chunk["char_start"], chunk["char_end"]) for chunk in cited)
     return Asked(messages[-1]["content"], text, extension["request_id"], sources, streamed)
 
 
@@ -115,7 +116,7 @@ def _headline(text: str) -> None:
 def _summary(settings: Settings, assistant: Assistant, value: dict[str, Any], scores: str) -> str:
     questions = "\n".join(
         f"  Q {a['question']}{'   (streamed)' if a['streamed'] else ''}\n  A {' '.join(a['answer'].split())}\n"
-        f"    sources: {', '.join(a['sources']) or 'none cited'}\n    request: {a['request_id']}"
+        f"    sources: {'; '.join(a['sources']) or 'none cited'}\n    request: {a['request_id']}"
         for a in value["questions"]
     )
     what = {

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,8 +10,13 @@ from typing import Any
 
 
 @contextmanager
-def fake_gateway(home: Path, assistant: str, feedback: tuple[int, Any]) -> Iterator[int]:
-    """Answers on a port of its own as the gateway of this home does; `feedback` is the status and body that it gets."""
+def fake_gateway(
+    home: Path, assistant: str, *, chunks: Sequence[dict[str, Any]] = (), feedback: tuple[int, Any] = (200, {})
+) -> Iterator[int]:
+    """Answers on a port of its own as the gateway of this home does, from these chunks.
+
+    `feedback` is the status and the body that feedback is answered with.
+    """
 
     class Answer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -24,9 +29,9 @@ def fake_gateway(home: Path, assistant: str, feedback: tuple[int, Any]) -> Itera
             if self.path == "/v1/feedback":
                 self._json(*feedback)
             elif asked.get("stream"):
-                self._stream(_completion("chat.completion.chunk", "delta"))
+                self._stream(_completion("chat.completion.chunk", "delta", chunks))
             else:
-                self._json(200, _completion("chat.completion", "message"))
+                self._json(200, _completion("chat.completion", "message", chunks))
 
         def _json(self, status: int, body: Any) -> None:
             self._send(status, "application/json", json.dumps(body))
@@ -55,7 +60,7 @@ def fake_gateway(home: Path, assistant: str, feedback: tuple[int, Any]) -> Itera
             thread.join()
 
 
-def _completion(kind: str, part: str) -> dict[str, Any]:
+def _completion(kind: str, part: str, chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     choice = {"index": 0, part: {"role": "assistant", "content": "On the second floor."}, "finish_reason": "stop"}
-    extension = {"request_id": "r1", "release_id": "0" * 16, "chunks": []}
+    extension = {"request_id": "r1", "release_id": "0" * 16, "chunks": [*chunks]}
     return {"id": "r1", "object": kind, "created": 0, "model": "m", "choices": [choice], "llmops": extension}

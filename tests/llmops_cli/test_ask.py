@@ -15,6 +15,7 @@ from llmops_cli.gateway_process import gateway
 from llmops_cli.main import main
 from llmops_core.release.manifest import IndexPin
 from llmops_core.settings import load_settings
+from tests.llmops_cli.fake_gateway import fake_gateway
 from tests.running_gateway import NAME, promote
 
 
@@ -62,6 +63,25 @@ def test_ask_names_a_release_that_is_not_there_before_it_starts_a_gateway(
 ) -> None:
     monkeypatch.setenv("LLMOPS_PORT", "0")
     assert "there is no release 'staging'" in _refused("ask", "Where is it?", "--release", "staging")
+
+
+def test_people_are_told_what_the_answer_was_made_from_in_words(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = [
+        {"number": number, "document_id": f"docs/{name}.md", "char_start": 10, "char_end": 58, "cited": cited}
+        for number, (name, cited) in enumerate((("coffee", "marker"), ("tea", None), ("milk", "overlap")), start=1)
+    ]
+    with fake_gateway(load_settings().home, NAME, chunks=chunks) as port:
+        monkeypatch.setenv("LLMOPS_PORT", str(port))
+        result = CliRunner().invoke(main, ["ask", "Where is it?"])
+    assert result.stdout.splitlines() == [
+        "On the second floor.",
+        "",
+        "Chunks that the generator was given:",
+        "  [1] docs/coffee.md, characters 10–58  (cited)",
+        "  [2] docs/tea.md, characters 10–58",
+        "  [3] docs/milk.md, characters 10–58  (not cited, but its words are in the answer)",
+        "Request r1, release 0000000000000000",
+    ]
 
 
 def test_a_gateway_that_runs_is_found_whatever_its_address_looks_like(

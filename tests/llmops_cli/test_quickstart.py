@@ -17,7 +17,7 @@ def test_feedback_that_is_refused_ends_with_the_gateways_own_words_past_every_pr
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:7")
     refusal = {"error": {"message": "The request log cannot be written: no space left", "type": "spool_error"}}
-    with fake_gateway(load_settings().home, "notes", (503, refusal)) as port:
+    with fake_gateway(load_settings().home, "notes", feedback=(503, refusal)) as port:
         monkeypatch.setenv("LLMOPS_PORT", str(port))
         result = CliRunner().invoke(main, ["quickstart", "--json"])
     assert isinstance(result.exception, SystemExit), result.exception
