@@ -6,7 +6,7 @@ import click
 
 from llmops_cli.context import assistant_option, json_option, release_option, reports_errors
 from llmops_cli.gateway_process import PROD, client, gateway, reports_refusals
-from llmops_cli.output import emit, place
+from llmops_cli.output import doing, emit, place
 from llmops_core.settings import load_settings
 
 # How the gateway knows that an answer rests on a chunk → how people are told.
@@ -22,7 +22,12 @@ CITED = {"marker": "  (cited)", "overlap": "  (not cited, but its words are in t
 def command(assistant: Any, question: str, release: str, as_json: bool) -> None:
     """Ask a QUESTION through the gateway (a running one, or one for this question), logged like any other."""
     settings, name = load_settings(), assistant().name
-    with gateway(settings, name, release) as url, reports_refusals(), client(url) as asking:
+    with (
+        gateway(settings, name, release) as url,
+        reports_refusals(),
+        client(url) as asking,
+        doing(f"Waiting for the answer of {name}"),
+    ):
         completion = asking.chat.completions.create(
             model=name if release == PROD else f"{name}@{release}",
             messages=[{"role": "user", "content": question}],

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from openai import APIError, APIStatusError, DefaultHttpxClient, OpenAI
 
+from llmops_cli.output import doing, progress, url_of
 from llmops_core.errors import EngineError, LakehouseError, PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.parent import when_parent_ends
@@ -32,14 +33,16 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
 
     Raises `EngineError` with the reason if the gateway does not start or the release on prod does not load.
     """
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    running = f"http://{host}:{settings.port}"
+    running = url_of(settings.host, settings.port)
     if settings.port and _state(running, settings, assistant):
         _wait(running, settings, assistant, reference)
         yield f"{running}/v1"
         return
     _check_release(settings, assistant, reference)
-    command = [sys.executable, "-m", "llmops_cli.gateway_process"]
+    progress.print(
+        f"No gateway of this home runs on {running}, so this command starts its own; `llmops dev` keeps one running."
+    )
+    command = [sys.executable, "-m", "llmops_cli.gateway_process", "--port", "0", "--json"]
     with _log(settings).open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
@@ -47,7 +50,8 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
     try:
         assert process.stdin
         assert process.stdout
-        line = process.stdout.readline()
+        with doing("Starting the gateway"):
+            line = process.stdout.readline()
         if not line:
             raise EngineError(f"The gateway did not start; see {_log(settings)}")
         said = json.loads(line)
@@ -114,29 +118,36 @@ def _wait(
     url: str, settings: Settings, assistant: str, reference: str, started: "subprocess.Popen[bytes] | None" = None
 ) -> None:
     """Return when the release can be asked for: at once for any but prod's, which is loaded when it is asked for."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
+
+    def ready() -> bool:
         state = _state(url, settings, assistant)
         if state is None and (started is None or started.poll() is not None):
             raise EngineError(f"The gateway on {url} ended; see {_log(settings)}")
         if state and (reference != PROD or assistant in state["serving"]):
-            return
+            return True
         behind = state["behind"].get(f"{assistant}@{PROD}", {}) if state else {}
         if behind.get("state") == "failed":
             raise EngineError(f"Release {behind['release_id']} on prod does not load: {behind['reason']}")
         if behind.get("state") == "empty":
             _check_release(settings, assistant, reference)
-        if time.monotonic() > deadline:
-            raise EngineError(f"The gateway on {url} is not ready after {START_TIMEOUT_S:.0f} s: {state}")
-        time.sleep(POLL_S)
+        return False
+
+    if ready():
+        return
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with doing(f"Waiting until the gateway on {url} has loaded the release on {reference}"):
+        while not ready():
+            if time.monotonic() > deadline:
+                raise EngineError(f"The gateway on {url} is not ready after {START_TIMEOUT_S:.0f} s.")
+            time.sleep(POLL_S)
 
 
 def _main() -> None:
-    """Be the gateway for the time of a command, however the command ends."""
+    """Be `llmops serve` for the time of a command, however the command ends."""
     from llmops_cli.main import main
 
     when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    main(["serve", "--port", "0", "--json"])
+    main(["serve", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

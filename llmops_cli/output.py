@@ -2,12 +2,25 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 
-progress = Console(stderr=True, highlight=False, soft_wrap=True)
+# What is printed are names and messages of others: no markup and no emoji is meant by it.
+progress = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Say what is done while it takes long: beside a spinner on a terminal, else as a line."""
+    if progress.is_terminal:
+        with progress.status(what):
+            yield
+    else:
+        progress.print(what)
+        yield
 
 
 def emit(value: Any, text: str, *, as_json: bool) -> None:
@@ -24,6 +37,11 @@ def emit_error(kind: str, message: str) -> None:
 def place(document_id: str, char_start: int, char_end: int) -> str:
     """Where a chunk stands in its document."""
     return f"{document_id}, characters {char_start}–{char_end}"
+
+
+def url_of(host: str, port: int) -> str:
+    """The address of a server, without a path."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -3,7 +3,7 @@
 import click
 
 from llmops_cli.context import json_option, reports_errors
-from llmops_cli.output import emit
+from llmops_cli.output import emit, url_of
 from llmops_core.home import open_home
 from llmops_core.settings import load_settings
 
@@ -21,6 +21,6 @@ def command(port: int | None, host: str | None, as_json: bool) -> None:
     open_home(settings)
     listener = bind(host or settings.host, settings.port if port is None else port)
     address, bound = listener.getsockname()[:2]
-    url = f"http://[{address}]:{bound}" if ":" in address else f"http://{address}:{bound}"
+    url = url_of(address, bound)
     emit({"url": url}, f"Gateway on {url} (POST {url}/v1/chat/completions)", as_json=as_json)
     serve(settings, listener)

@@ -65,6 +65,18 @@ def test_ask_names_a_release_that_is_not_there_before_it_starts_a_gateway(
     assert "there is no release 'staging'" in _refused("ask", "Where is it?", "--release", "staging")
 
 
+def test_ask_says_what_it_waits_for_and_keeps_it_from_the_answer(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMOPS_PORT", "0")
+    result = CliRunner().invoke(main, ["ask", "Where is it?"])
+    assert result.stdout == ""
+    *steps, waiting, error = result.stderr.splitlines()
+    assert "No gateway of this home runs" in steps[0]
+    assert "`llmops dev` keeps one running" in steps[0]
+    assert steps[1] == "Starting the gateway"
+    assert waiting == "Waiting for the answer of notes"
+    assert error.startswith("Error: ")
+
+
 def test_people_are_told_what_the_answer_was_made_from_in_words(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = [
         {"number": number, "document_id": f"docs/{name}.md", "char_start": 10, "char_end": 58, "cited": cited}
