@@ -18,6 +18,9 @@ telemetry:
 # The UI asks nobody for an e-mail address.
 nux:
   enabled: false
+# Runs do not print each of their events; the UI shows them all the same.
+python_logs:
+  python_log_level: INFO
 # Two builds of one assistant at once would write the same rows twice: the second run waits for the first.
 concurrency:
   pools:
@@ -44,6 +47,7 @@ SHIPPED = frozenset(
         "a077b1306f7905c17c7fd0d39f4a7b47cb37dddb26363c0ad404e0633e80c8d0",
         "6be0ba376bfb9456a44f7d7b2bcbea9531c415f2154df8281bd0ea1d57ddb6cd",
         "15de6551bb6e759b157676634b5995994dea9c52636fce498c541ca9d0a17d39",
+        "ffce200eb0d8b60cd642e584954b9aa6e7bf1d14da299c4403bd286ced832a67",
     }
 )
 
@@ -72,11 +76,11 @@ def _make_instance(file: Path) -> None:
     """
     if file.exists():
         return
-    with dg.DagsterInstance.get():
-        pass
     # As a whole: half a file would be taken for the user's own, and the queue and the launcher be lost for good.
     fresh = file.with_suffix(".new")
     fresh.write_text(INSTANCE_FILE, encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(file.parent), fresh.name):
+        pass
     fresh.replace(file)
 
 
