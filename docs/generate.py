@@ -1,15 +1,19 @@
-"""Writes what of the docs follows from the code: the README's tree and asset table, and the schema of assistant.yaml.
+"""Writes what of README and docs follows from the code: the parts between markers, and the schema of assistant.yaml.
 
 `--check` changes nothing and fails if something is out of date, or if a link in README or docs leads nowhere.
 """
 
 import ast
+import dataclasses
 import json
 import re
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import get_args
 
 PROJECT = Path(__file__).resolve().parent.parent
+README, DOCS = PROJECT / "README.md", PROJECT / "docs"
 
 PACKAGES = (
     "llmops_core",
@@ -21,7 +25,8 @@ PACKAGES = (
     "llmops_engine",
     "llmops_cli",
 )
-LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)#?([^)\s]*)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def first_line(file: Path) -> str:
@@ -50,11 +55,93 @@ def assets() -> str:
     from llmops_assets.definitions import build_definitions
 
     graph = build_definitions(PROJECT / "assistants" / "python_help").resolve_asset_graph()
+    keys = sorted(graph.get_all_asset_keys(), key=dg.AssetKey.to_user_string)
+    return table(("asset", "what it is"), [(code("/".join(key.path[1:])), graph.get(key).description) for key in keys])
+
+
+def settings() -> str:
+    """The environment variables of the platform."""
+    from llmops_core.settings import Settings
+
+    rows = []
+    for name, text in attributes("llmops_core/settings.py", "Settings").items():
+        field = Settings.model_fields[name]
+        choices = get_args(field.annotation) or ((field.default,) if isinstance(field.default, str | int) else ())
+        rows.append((code(f"LLMOPS_{name.upper()}"), ", ".join(map(code, choices)), text))
+    return table(("variable", "default, and what else it may be", "what it is"), rows)
+
+
+def fields(class_name: str) -> str:
+    """The fields of a body that the gateway takes."""
+    documented = attributes("llmops_gateway/protocol.py", class_name).items()
+    return table(("field", "what it is"), [(code(name), text) for name, text in documented])
+
+
+def log_row() -> str:
+    """The fields of a request in the log."""
+    from llmops_core.traffic.columns import REQUEST_COLUMNS
+    from llmops_core.traffic.row import RequestRow
+
+    # In the table, `code_version` is that of the ingest.
+    columns = {**REQUEST_COLUMNS, "code_version": REQUEST_COLUMNS["gateway_code_version"]}
+    names = [field.name for field in dataclasses.fields(RequestRow)]
+    return table(("field", "what it is"), [(code(name), columns[name][1]) for name in names])
+
+
+def limits() -> str:
+    """The numbers at which the gateway refuses, waits or gives up."""
+    from llmops_core.engines import client
+    from llmops_core.traffic.open_segment import SealRule
+    from llmops_core.traffic.spool import MAX_QUEUED_BYTES
+    from llmops_engine.server import MOST_UNDER_WAY
+    from llmops_gateway import channel_watch, gateway, protocol, releases, server
+
+    seal = SealRule()
     rows = [
-        f"| `{'/'.join(key.path[1:])}` | {graph.get(key).description} |"
-        for key in sorted(graph.get_all_asset_keys(), key=dg.AssetKey.to_user_string)
+        ("body of a request", f"{protocol.MAX_BODY_BYTES >> 20} MiB", "413"),
+        ("answers under way or waiting at one local engine", MOST_UNDER_WAY, "503"),
+        ("searches at the same time", gateway.RETRIEVAL_THREADS, "others wait"),
+        ("log rows that wait for the disk, an assistant", f"{MAX_QUEUED_BYTES >> 20} MiB", "503"),
+        ("connecting to an engine", f"{client.CONNECT_TIMEOUT_S:g} s", "503"),
+        ("silence of an engine", f"{client.IDLE_TIMEOUT_S:g} s", "503, or the end of the stream with an error"),
+        ("releases kept loaded that are not on `prod`", releases.LOADED_ON_DEMAND, "the one not used longest goes"),
+        ("time between two looks at the channels", f"{channel_watch.POLL_S:g} s", ""),
+        ("time until a release that did not load is tried again", f"{releases.RETRY_S:g} s", "503 until then"),
+        (
+            "rows, size and age of a spool segment",
+            f"{seal.max_rows:,}, {seal.max_bytes >> 20} MiB, {seal.max_age_seconds:g} s",
+            "it is sealed and shipped",
+        ),
+        ("answers under way when the gateway is ended", f"{server.DRAIN_S} s", "then they are cut"),
     ]
-    return "\n".join(["| asset | what it is |", "|---|---|", *rows])
+    return table(("what", "limit", "beyond it"), rows)
+
+
+def attributes(file: str, class_name: str) -> Mapping[str, str]:
+    """The fields of a class with the text below each; raises `SystemExit` for one without."""
+    tree = ast.parse((PROJECT / file).read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
+    found: dict[str, str] = {}
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            match after:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    found[node.target.id] = " ".join(text.split())
+                case _:
+                    sys.exit(f"{file}: {class_name}.{node.target.id} has no text below it; the docs need one.")
+    return found
+
+
+def code(value: object) -> str:
+    """A value in Markdown, as code."""
+    return f"`{value}`" if value != "" else ""
+
+
+def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([lines[0], "|---" * len(cells[0]) + "|", *lines[1:]])
 
 
 def schema() -> str:
@@ -72,22 +159,45 @@ def filled(text: str, name: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{tail}"
 
 
+PARTS: Mapping[Path, Mapping[str, Callable[[], str]]] = {
+    README: {"tree": tree, "assets": assets},
+    DOCS / "gateway.md": {
+        "chat": lambda: fields("ChatRequest"),
+        "feedback": lambda: fields("FeedbackRequest"),
+        "log": log_row,
+        "limits": limits,
+    },
+    DOCS / "install.md": {"settings": settings},
+}
+
+
 def wanted() -> dict[Path, str]:
     """Every generated file, as it should be."""
-    readme = PROJECT / "README.md"
-    text = filled(readme.read_text(encoding="utf-8"), "tree", tree())
-    return {readme: filled(text, "assets", assets()), PROJECT / "docs" / "assistant.schema.json": schema()}
+    files = {DOCS / "assistant.schema.json": schema()}
+    for page, parts in PARTS.items():
+        text = page.read_text(encoding="utf-8")
+        for name, make in parts.items():
+            text = filled(text, name, make())
+        files[page] = text
+    return files
 
 
 def broken_links() -> list[str]:
-    """Links to files that are not there."""
-    pages = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-    return [
-        f"{page.relative_to(PROJECT)}: {target}"
-        for page in pages
-        for target in LINK.findall(page.read_text(encoding="utf-8"))
-        if "://" not in target and not (page.parent / target).exists()
-    ]
+    """Links to files or headings that are not there."""
+    broken = []
+    for page in (README, *sorted(DOCS.rglob("*.md"))):
+        for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+            file = page.parent / target if target else page
+            if "://" in target or (file.exists() and (not anchor or anchor in anchors(file))):
+                continue
+            broken.append(f"{page.relative_to(PROJECT)}: {target}{'#' * bool(anchor)}{anchor}")
+    return broken
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which the headings of a page can be linked, as GitHub makes them."""
+    headings = HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def main() -> int:

@@ -48,18 +48,31 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str
+    """Required: which release answers."""
     messages: list[ChatMessage]
+    """Required: the turns of the conversation, the user's question last."""
     stream: bool = False
+    """Whether the answer comes piece by piece, as server-sent events."""
     stream_options: StreamOptions | None = None
+    """`{"include_usage": true}`: the stream ends with the token counts."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens that the answer may have; the release's own limit if not given."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The newer name of `max_tokens`; wins over it."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """0 to 2; the release's if not given. 0 takes the most probable token each time."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Above 0, up to 1; the release's if not given."""
     seed: int | None = None
+    """Makes sampling repeatable where the engine can."""
     stop: str | list[str] | None = None
+    """A text, or several, before which the answer ends."""
     n: Literal[1] | None = None
+    """1: there is one answer."""
     user: str | None = None
+    """On whose behalf it is asked; goes to the log as it is."""
     store: Literal[False] | None = None
+    """Only `false`: nothing is stored for other APIs of OpenAI's. The log is kept all the same."""
 
     def params(self, max_tokens: int, temperature: float, top_p: float) -> GenerationParams:
         """Sampling parameters: the request's where it has them, else the release's."""
@@ -80,11 +93,17 @@ class FeedbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     request_id: str
+    """Required: `id` of the answer."""
     thumbs: Literal[-1, 1] | None = None
+    """1 for a good answer, -1 for a bad one."""
     score: Annotated[float, Field(ge=0, le=1)] | None = None
+    """0 to 1."""
     comment: Annotated[str, Field(max_length=10_000)] | None = None
+    """At most 10,000 characters."""
     corrected_answer: Annotated[str, Field(max_length=50_000)] | None = None
+    """What the answer should have been; at most 50,000 characters."""
     chunk_ratings: dict[str, Literal[-1, 1]] | None = None
+    """`chunk_id` of chunks of the answer → 1 or -1."""
 
     def says_something(self) -> bool:
         """Whether there is anything in it but the request's id."""
