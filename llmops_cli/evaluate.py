@@ -1,11 +1,13 @@
 """`llmops evaluate`."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+import polars as pl
 
 from llmops_cli.context import assistant_option, json_option, release_option, reports_errors
-from llmops_cli.output import emit
+from llmops_cli.output import emit, short, table
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
 from llmops_core.errors import ConfigError
@@ -16,6 +18,12 @@ from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings
 
+WORST_SHOWN = 10
+CELL_CHARACTERS = 40
+# Of the words of an answer and of the right one, fewer than half are shared.
+POOR_F1 = 0.5
+GOLD = ("gold_document_ids", "answers")
+
 
 @click.command()
 @release_option("Which release is scored", "dev", "what was built last and may be promoted next")
@@ -24,8 +32,15 @@ from llmops_core.settings import Settings, load_settings
 @reports_errors
 def command(assistant: Any, release: str, as_json: bool) -> None:
     """Score a release on the labelled cases; a case that was scored for it already is not scored again."""
-    report = evaluate(load_settings(), assistant(), release)
-    emit(report.summary(), report.table(), as_json=as_json)
+    settings, chosen = load_settings(), assistant()
+    report = evaluate(settings, chosen, release)
+    poor = poor_cases(Lakehouse.open(settings), chosen.name, report.release_id)
+    worst = poor.head(WORST_SHOWN).to_dicts()
+    emit(
+        {**report.summary(), "poor": {"cases": poor.height, "worst": worst}},
+        f"{report.table()}\n\n{_poor(worst, poor.height, f'{chosen.name}.evaluation_results')}",
+        as_json=as_json,
+    )
 
 
 def evaluate(settings: Settings, assistant: Assistant, release: str = "dev") -> Report:
@@ -42,3 +57,37 @@ def evaluate(settings: Settings, assistant: Assistant, release: str = "dev") -> 
     cases = cases_from(lake.table(assistant.name, "evaluation_cases").read())
     rows = lake.table(assistant.name, "evaluation_results").read()
     return report_of(found.release_id, rows, cases, assistant.evaluation.gate.alpha)
+
+
+def poor_cases(lake: Lakehouse, assistant: str, release_id: str) -> pl.DataFrame:
+    """The present cases that the release failed, worst first: with an error, without a gold document, poorly answered."""
+    known = lake.table(assistant, "evaluation_cases").read().select("case_id", "case_hash", "question", *GOLD)
+    scored = lake.table(assistant, "evaluation_results").read().filter(pl.col("release_id") == release_id)
+    failed, missed = pl.col("error").is_not_null(), pl.col("recall_at_5") < 1
+    poorly_answered = pl.col("empty") | (pl.col("f1") < POOR_F1)
+    return (
+        scored.join(known, on=["case_id", "case_hash"])
+        .filter((failed | missed | poorly_answered).fill_null(value=False))
+        .sort(~failed, "recall_at_5", "f1", "ndcg_at_10", "case_id", nulls_last=True)
+        .select("case_id", "question", *GOLD, "retrieved_document_ids", "answer", "error")
+    )
+
+
+def _poor(worst: Sequence[Mapping[str, Any]], cases: int, where: str) -> str:
+    """The worst cases as a table, and where all of them are."""
+    if not worst:
+        return "Every case found its documents, and no answer is poor."
+    rows = [
+        (
+            case["question"],
+            ", ".join(case["gold_document_ids"]),
+            ", ".join(case["retrieved_document_ids"] or ()) or "nothing",
+            case["error"] or case["answer"] or "",
+        )
+        for case in worst
+    ]
+    cells = [[short(cell, CELL_CHARACTERS) for cell in row] for row in rows]
+    return (
+        f"{len(worst)} worst of {cases} cases that missed a document, failed or were answered poorly (all: table {where})\n\n"
+        f"{table(('question', 'wanted', 'found', 'answer or error'), cells)}"
+    )

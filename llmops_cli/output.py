@@ -39,6 +39,12 @@ def place(document_id: str, char_start: int, char_end: int) -> str:
     return f"{document_id}, characters {char_start}–{char_end}"
 
 
+def short(text: str, characters: int) -> str:
+    """The text on one line, cut to so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= characters else f"{line[: characters - 1]}…"
+
+
 def url_of(host: str, port: int) -> str:
     """The address of a server, without a path."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from llmops_cli.context import assistant_option, json_option, release_option, reports_errors
-from llmops_cli.output import emit, place
+from llmops_cli.output import emit, place, short
 from llmops_core.answering.loaded import ModelPool, load_release
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release.registry import Releases
@@ -35,7 +35,5 @@ def command(assistant: Any, question: str, top_k: int, release: str, as_json: bo
 
 
 def _shown(number: int, hit: Hit) -> str:
-    text = " ".join(hit.text.split())
-    text = text if len(text) <= TEXT_SHOWN else text[: TEXT_SHOWN - 1] + "…"
     where = place(hit.document_id, hit.char_start, hit.char_end)
-    return f"{number:>2}. {where}  (score {hit.score:.4f})\n    {text}"
+    return f"{number:>2}. {where}  (score {hit.score:.4f})\n    {short(hit.text, TEXT_SHOWN)}"
