@@ -8,7 +8,7 @@ import click
 from llmops_assets.partitions import embedder_models
 from llmops_cli.context import assistant_option, json_option, reports_errors
 from llmops_cli.output import emit, facts
-from llmops_cli.runs import run_job
+from llmops_cli.runs import WHERE, run_job
 from llmops_core.assistant import Assistant
 from llmops_core.prompts.files import read_prompt
 from llmops_core.settings import Settings, load_settings
@@ -21,24 +21,22 @@ from llmops_core.settings import Settings, load_settings
 def command(assistant: Any, as_json: bool) -> None:
     """Build documents, chunks, embeddings, index and release; only what changed is done again."""
     result = build(load_settings(), assistant())
-    emit(result, facts(result), as_json=as_json)
+    emit(result, facts({**result, "run_ids": f"{', '.join(result['run_ids'])}, {WHERE}"}), as_json=as_json)
 
 
 def build(settings: Settings, assistant: Assistant) -> dict[str, Any]:
     """Run `index_build` for each embedder of the assistant; the result is that of its own embedder."""
     started = time.monotonic()
     read_prompt(assistant)  # its step would say the same, but only when everything is embedded
-    results = []
-    for revision in embedder_models(assistant):
-        done = run_job(settings, assistant, "index_build", partition_key=revision)
-        results.append(done.assets)
-    own = results[0]
+    runs = [run_job(settings, assistant, "index_build", partition_key=key) for key in embedder_models(assistant)]
+    own = runs[0].assets
     return {
         "documents": own["corpus/documents"]["dagster/row_count"],
         "rejected": own["corpus/rejected"]["dagster/row_count"],
         "chunks": own["corpus/chunks"]["dagster/row_count"],
-        "embedded": sum(assets["index/embeddings"]["embedded"] for assets in results),
+        "embedded": sum(run.assets["index/embeddings"]["embedded"] for run in runs),
         "index_version": own["index/vector_index"]["data_version"],
         "release_id": own["release/manifests"]["data_version"],
+        "run_ids": [run.run_id for run in runs],
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -88,6 +88,6 @@ def _poor(worst: Sequence[Mapping[str, Any]], cases: int, where: str) -> str:
     ]
     cells = [[short(cell, CELL_CHARACTERS) for cell in row] for row in rows]
     return (
-        f"{len(worst)} worst of {cases} cases that missed a document, failed or were answered poorly (all: table {where})\n\n"
+        f"Worst cases: {len(worst)} of {cases} that missed a document, failed or were answered poorly (all: table {where})\n\n"
         f"{table(('question', 'wanted', 'found', 'answer or error'), cells)}"
     )

@@ -1,6 +1,5 @@
 """Runs Dagster jobs of an assistant in this process, on the home's instance, so that the UI shows them."""
 
-import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +10,13 @@ import dagster as dg
 from llmops_assets.definitions import build_definitions
 from llmops_cli.instance import prepare_instance
 from llmops_cli.output import progress
+from llmops_cli.run_progress import RunProgress
 from llmops_core.assistant import Assistant
 from llmops_core.errors import PermanentError
 from llmops_core.settings import Settings
+
+WHERE = "under Runs in the Dagster UI (llmops dev)"
+"""Where a person finds a run."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ def run_job(
     prepare_instance(settings)
     definition = build_definitions(assistant.folder).resolve_job_def(job)
     run_id = str(uuid.uuid4())
-    with dg.DagsterInstance.get() as instance:
-        instance.add_event_listener(run_id, _show)
+    with dg.DagsterInstance.get() as instance, progress.status("") as status:
+        instance.add_event_listener(run_id, RunProgress(assistant.name, status))
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         result = definition.execute_in_process(
             run_config={**quiet, **(config or {})},
@@ -47,7 +50,9 @@ def run_job(
             raise_on_error=False,
         )
     if not result.success:
-        raise PermanentError(f"{assistant.name}: job {job} failed (run {run_id}).\n{_reasons(result)}")
+        raise PermanentError(
+            f"{assistant.name}: job {job} failed (run {run_id}).\n{_reasons(result)}\n  Its log is {WHERE}."
+        )
     assets: dict[str, dict[str, Any]] = {}
     for event in result.get_asset_materialization_events():
         materialization = event.materialization
@@ -67,13 +72,3 @@ def _reasons(result: dg.ExecuteInProcessResult) -> str:
             cause = error.cause.message if error and error.cause else error.message if error else ""
             lines.append(f"  {event.step_key}: {(described or cause).strip()}")
     return "\n".join(dict.fromkeys(lines))
-
-
-def _show(entry: dg.EventLogEntry) -> None:
-    """Say what a run does: its steps as they begin, and what they log."""
-    event = entry.dagster_event
-    if event is None:
-        if int(entry.level) >= logging.INFO:
-            progress.print(f"    {entry.user_message}", style="dim")
-    elif event.event_type == dg.DagsterEventType.STEP_START and event.step_key:
-        progress.print(f"  {event.step_key}")

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
@@ -78,6 +79,43 @@ def test_a_build_again_embeds_nothing(built: Path) -> None:
     assert (done["documents"], done["rejected"], done["chunks"], done["embedded"]) == (1, 0, 1, 0)
     assert done["index_version"] == releases().get("prod").manifest.index.version
     assert done["release_id"] == releases().get("prod").release_id
+
+
+def test_a_build_shows_each_asset_with_its_numbers_and_names_its_run(built: Path) -> None:
+    result = CliRunner().invoke(main, ["build"])
+    made = dict(re.findall(r"^  (\w+/\w+) +(.+)$", result.stderr, re.MULTILINE))
+    assert set(made) == {
+        *("corpus/documents", "corpus/rejected", "corpus/chunks", "index/embeddings", "index/vector_index"),
+        *("prompts/versions", "release/manifests"),
+    }
+    assert made["corpus/documents"] == "rows 1, new 0, changed 0, deleted 0"
+    assert made["release/manifests"].startswith("release number ")
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs(limit=1)
+    assert f"{run.run_id}, under Runs in the Dagster UI" in result.stdout
+
+
+def test_a_build_shows_which_check_did_not_pass(built: Path) -> None:
+    unreadable = built / "assistants" / "notes" / "docs" / "tea.md"
+    unreadable.write_bytes(b"caf\xe9")
+    try:
+        result = CliRunner().invoke(main, ["build"])
+    finally:
+        unreadable.unlink()
+    assert result.exit_code == 0
+    assert "corpus/rejected did not pass nothing_rejected: rejected 1\n" in result.stderr
+    said("build")
+
+
+def test_of_a_run_that_fails_the_reason_is_shown_and_not_what_did_not_begin(built: Path) -> None:
+    notes = built / "assistants" / "notes"
+    with (notes / "assistant.yaml").open("a", encoding="utf-8") as description:
+        description.write("evaluation: {cases: cases.jsonl}\n")
+    result = CliRunner().invoke(main, ["evaluate"])
+    assert result.exit_code == 1
+    assert f"{notes / 'cases.jsonl'} does not exist" in result.stderr
+    assert "Its log is under Runs in the Dagster UI" in result.stderr
+    assert "Not executing" not in result.stderr
 
 
 def test_releases_are_listed_newest_first_with_their_channels(built: Path) -> None:

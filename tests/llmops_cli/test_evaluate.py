@@ -53,7 +53,7 @@ def test_missed_documents_and_poor_answers_are_shown_worst_first_and_at_most_so_
     assert len(poor["worst"]) == WORST_SHOWN
     assert {case["case_id"] for case in poor["worst"]} < {case["case_id"] for case in MISSED}
     head = next(n for n, line in enumerate(lines) if line.startswith("question"))
-    assert f"{WORST_SHOWN} worst of {len(MISSED) + 1} cases" in lines[head - 2]
+    assert f"Worst cases: {WORST_SHOWN} of {len(MISSED) + 1} " in lines[head - 2]
     assert "notes.evaluation_results" in lines[head - 2]
     assert len(lines[head + 1 :]) == WORST_SHOWN
     assert all(line.split() == [line.split()[0], "docs/bikes.md", "nothing"] for line in lines[head + 1 :])
