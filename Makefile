@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 test: setup  ## tests of every package
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 integration: setup  ## real processes: dagster dev with its daemon, a browser, kills
 	@$(BIN)/python -m pytest tests/integration --override-ini addopts="-q --import-mode=importlib --strict-markers"
