@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import click
+import yaml
 
 from llmops_cli.context import json_option, reports_errors
 from llmops_cli.output import emit
@@ -19,6 +20,7 @@ from llmops_core.settings import project_root
 TEMPLATE = Path(__file__).parent / "new_assistant"
 FILES = ("assistant.yaml", "prompts/answer.jinja", "definitions.py")
 
+WORKSPACE = "workspace.yaml"
 WORKSPACE_HEAD = "# One code location an assistant; `llmops init` adds a line here.\nload_from:\n"
 
 
@@ -32,10 +34,10 @@ def command(name: str, docs: str, as_json: bool) -> None:
     root = project_root()
     folder = init(root, name, Path(docs).expanduser().resolve())
     documents = sum(isinstance(item, Document) for item in read_all(sources_of(load_assistant(folder))))
-    where = os.path.relpath(folder)
     text = (
-        f"{where}: {documents} documents. Next:\n  llmops build --assistant {where}\n"
-        f'  llmops ask --assistant {where} "…"'
+        f"Made {os.path.relpath(folder)} with {documents} documents, and listed it in"
+        f" {os.path.relpath(root / WORKSPACE)}; a `llmops dev` that runs knows it after a restart. Next:\n"
+        f'  llmops build --assistant {name}\n  llmops ask --assistant {name} "…"'
     )
     emit({"assistant": name, "folder": str(folder), "documents": documents}, text, as_json=as_json)
 
@@ -55,7 +57,7 @@ def init(root: Path, name: str, docs: Path) -> Path:
     for file in FILES:
         text = (TEMPLATE / file).read_text(encoding="utf-8")
         if file == "assistant.yaml":
-            text = text.format(name=name, docs=json.dumps(path, ensure_ascii=False), schema=schema)
+            text = text.format(name=_scalar(name), docs=json.dumps(path, ensure_ascii=False), schema=schema)
         (folder / file).write_text(text, encoding="utf-8")
     try:
         if not any(isinstance(item, Document) for item in read_all(sources_of(load_assistant(folder)))):
@@ -69,12 +71,17 @@ def init(root: Path, name: str, docs: Path) -> Path:
         (folder / "prompts").rmdir()
         folder.rmdir()
         raise
-    _add_location(root / "workspace.yaml", name)
+    _add_location(root / WORKSPACE, name)
     return folder
+
+
+def _scalar(name: str) -> str:
+    """The name in YAML, which takes some words for something else: no, on, null."""
+    return name if yaml.safe_load(name) == name else json.dumps(name)
 
 
 def _add_location(workspace: Path, name: str) -> None:
     text = workspace.read_text(encoding="utf-8") if workspace.exists() else WORKSPACE_HEAD
-    line = f"  - python_file: {{relative_path: assistants/{name}/definitions.py, location_name: {name}}}\n"
+    line = f"  - python_file: {{relative_path: assistants/{name}/definitions.py, location_name: {_scalar(name)}}}\n"
     if line not in text:
         workspace.write_text(text.rstrip("\n") + "\n" + line, encoding="utf-8")
