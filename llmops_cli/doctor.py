@@ -17,6 +17,7 @@ from llmops_assets.definitions import build_definitions
 from llmops_cli.context import assistant_folders, json_option, reports_errors
 from llmops_cli.instance import prepare_instance
 from llmops_cli.output import emit, table
+from llmops_cli.upgrade import upgrade
 from llmops_core.assistant import FILE_NAME, Assistant
 from llmops_core.errors import LlmopsError
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -31,7 +32,12 @@ from llmops_core.traffic.line import OPEN, SEALED, segment_number
 UI_PORT = 3000
 ENOUGH_DISK_GB = 5
 STALE_SPOOL_MINUTES = 30
+CHANGES_SHOWN = 3
 DAEMON_SILENT = timedelta(minutes=2)
+DAEMON_AWAY = (
+    "not running, so nothing happens by itself: edited documents are not noticed, the request log is not moved to Iceberg,"
+    " nothing is cleaned up. `llmops dev` runs it; without it, use llmops build, ingest and maintain"
+)
 
 State = Literal["ok", "warn", "fail"]
 
@@ -50,12 +56,14 @@ class Finding:
 @click.pass_context
 @reports_errors
 def command(context: click.Context, as_json: bool) -> None:
-    """Check ports, disk, models, lakehouse, daemon, sensors that are off, releases and the spool."""
+    """Check ports, disk, models, lakehouse, daemon, sensors that are off, releases, the spool and the home's version."""
     settings = load_settings()
     findings = list(examine(settings))
     rows = [(f.state.upper() if f.state != "ok" else "ok", f.what, f.detail) for f in findings]
-    emit([asdict(f) for f in findings], table(("", "what", "detail"), rows), as_json=as_json)
-    if any(finding.state == "fail" for finding in findings):
+    problems, warnings = (sum(f.state == state for f in findings) for state in ("fail", "warn"))
+    count = f"{problems} problem{'s' * (problems != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+    emit([asdict(f) for f in findings], f"{table(('', 'what', 'detail'), rows)}\n\n{count}", as_json=as_json)
+    if problems:
         context.exit(1)
 
 
@@ -75,6 +83,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _so_far("lakehouse", _lakehouse(settings, assistants))
     yield from _so_far("Dagster", _dagster(settings, assistants))
     yield from _so_far("spool", _spool(settings, assistants))
+    yield from _so_far("home", _home(settings))
 
 
 def _so_far(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -95,9 +104,9 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 def _port(what: str, port: int, path: str) -> Finding:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) != 0:
-            return Finding(f"port {port}", "ok", f"free; `make dev` starts the {what} here")
+            return Finding(f"port {port}", "ok", f"free; `llmops dev` starts the {what} here")
     try:
-        is_ours = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=3).status_code == 200
+        is_ours = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=3, trust_env=False).status_code == 200
     except httpx.HTTPError:
         is_ours = False
     if is_ours:
@@ -138,7 +147,7 @@ def _dagster(settings: Settings, assistants: list[Assistant]) -> Iterator[Findin
         yield Finding(
             "Dagster daemon",
             "warn" if silent else "ok",
-            "not running: sensors and schedules do nothing; start it with `make dev`" if silent else "running",
+            DAEMON_AWAY if silent else "running",
         )
         for assistant in assistants:
             yield _instigators(instance, assistant)
@@ -186,3 +195,15 @@ def _spool(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]
     state: State = "warn" if minutes > STALE_SPOOL_MINUTES else "ok"
     hint = "; with a gateway running: llmops ingest" if state == "warn" else ""
     yield Finding("spool", state, f"the oldest row that is not in Iceberg waits for {minutes:.0f} minutes{hint}")
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    """Whether an earlier version of the program left anything to upgrade."""
+    changes, _ = upgrade(settings, dry_run=True)
+    if changes:
+        hint = (
+            f"left by an earlier version: {'; '.join(changes[:CHANGES_SHOWN])}{'; …' * (len(changes) > CHANGES_SHOWN)}"
+        )
+        yield Finding("home", "warn", f"{hint}. Run: llmops upgrade")
+    else:
+        yield Finding("home", "ok", "of this version")

@@ -21,7 +21,16 @@ from llmops_core.settings import Settings, load_settings
 @reports_errors
 def command(dry_run: bool, as_json: bool) -> None:
     """Bring tables, Dagster's storage and Dagster's settings of this home to this version of the code."""
-    settings = load_settings()
+    changes, by_hand = upgrade(load_settings(), dry_run=dry_run)
+    emit(
+        {"dry_run": dry_run, "changes": changes, "by_hand": by_hand},
+        "\n".join(_lines(changes, by_hand, dry_run=dry_run)),
+        as_json=as_json,
+    )
+
+
+def upgrade(settings: Settings, *, dry_run: bool) -> tuple[list[str], list[str]]:
+    """Do it, or with `dry_run` only look; what changes, and what is left to a person, in words."""
     made_before = home_format(settings)
     # Both refuse the home of a newer program, before anything is looked at.
     lakehouse = Lakehouse.open(settings)
@@ -35,11 +44,7 @@ def command(dry_run: bool, as_json: bool) -> None:
     if not dry_run:
         # Last, so that a home is marked as new only when all of it is.
         mark_home(settings)
-    emit(
-        {"dry_run": dry_run, "changes": changes, "by_hand": by_hand},
-        "\n".join(_lines(changes, by_hand, dry_run=dry_run)),
-        as_json=as_json,
-    )
+    return changes, by_hand
 
 
 def _lines(changes: list[str], by_hand: list[str], *, dry_run: bool) -> Iterator[str]:

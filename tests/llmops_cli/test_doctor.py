@@ -21,6 +21,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from llmops_cli import doctor
 from llmops_cli.instance import prepare_instance
 from llmops_cli.main import main
+from llmops_core.home import FORMAT
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.models.store import known_models
@@ -106,6 +107,20 @@ def test_people_get_a_table_in_which_what_is_not_well_is_in_capitals(built: Path
     result = CliRunner().invoke(main, ["doctor"])
     assert re.search(r"^ok    disk  ", result.stdout, re.MULTILINE)
     assert re.search(r"^WARN  Dagster daemon  ", result.stdout, re.MULTILINE)
+    assert result.stdout.splitlines()[-1] == "0 problems, 1 warning"
+
+
+def test_a_home_of_an_earlier_version_is_a_warning_until_it_is_upgraded(built: Path) -> None:
+    marks = load_settings().home / "home.json"
+    whole = marks.read_text(encoding="utf-8")
+    assert examined()[1]["home"] == ("ok", "of this version")
+    marks.write_text(json.dumps({**json.loads(whole), "format": FORMAT - 1}), encoding="utf-8")
+    state, detail = examined()[1]["home"]
+    assert state == "warn"
+    assert f"home: format {FORMAT - 1} to {FORMAT}" in detail
+    assert "llmops upgrade" in detail
+    assert CliRunner().invoke(main, ["upgrade"]).exit_code == 0
+    assert examined()[1]["home"][0] == "ok"
 
 
 def test_a_daemon_that_gave_a_sign_of_life_runs(project: Path) -> None:
@@ -239,8 +254,8 @@ def test_an_assistant_with_a_wrong_yaml_fails_and_the_others_are_looked_at_all_t
 @pytest.mark.parametrize(
     ("file", "failing"),
     [
-        ("lakehouse/catalog.db", {"lakehouse", "spool"}),
-        ("dagster/dagster.yaml", {"Dagster"}),
+        ("lakehouse/catalog.db", {"lakehouse", "spool", "home"}),
+        ("dagster/dagster.yaml", {"Dagster", "home"}),
     ],
 )
 def test_what_is_damaged_does_not_hide_the_rest(project: Path, file: str, failing: set[str]) -> None:
