@@ -58,7 +58,7 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             message = str(error)
             if isinstance(error, NotFoundError):
                 # What is not there may be in another home: the commonest reason is a terminal without LLMOPS_HOME.
-                message += f" Looked in {load_settings().home} (LLMOPS_HOME)."
+                message = f"{message.removesuffix('.')}. Looked in {load_settings().home} (LLMOPS_HOME)."
             if options.get("as_json"):
                 emit_error(type(error).__name__, message)
             click.echo(f"Error: {message}", err=True)

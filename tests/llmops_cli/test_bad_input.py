@@ -258,7 +258,7 @@ def test_before_the_first_build_a_command_says_to_build(project: Path, command: 
     message = refused(*command.split())
     assert "llmops build" in message
     if command != "release create":  # it fails in a run, with the words of the asset
-        assert f"Looked in {load_settings().home} (LLMOPS_HOME)" in message
+        assert f". Looked in {load_settings().home} (LLMOPS_HOME)." in message
 
 
 @pytest.mark.parametrize(
