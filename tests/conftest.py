@@ -79,8 +79,11 @@ def gateway(shared_home: Settings, notes: Assistant) -> Iterator[Running]:
 
 @contextmanager
 def _in_home(home: Path, models: Path) -> Iterator[Settings]:
-    home.mkdir()
-    (home / "models").symlink_to(models)
+    # A folder of its own: what tests store there (adapters) is not for everyone.
+    (home / "models").mkdir(parents=True)
+    for model in models.iterdir():
+        if model.name != "adapters":
+            (home / "models" / model.name).symlink_to(model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMOPS_HOME", str(home))
         patch.setenv("DAGSTER_HOME", str(home / "dagster"))

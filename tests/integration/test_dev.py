@@ -3,6 +3,8 @@
 The project has two assistants in one home, so that a change of one can be seen to leave the other alone.
 """
 
+import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 
 from tests.running_dev import FRESH_S, START_S, STOP_S, Dev, browser_page, llmops, new_project, of_home, running_dev
 
-GROUPS = ("corpus", "index", "prompts", "release", "traffic")
+GROUPS = ("corpus", "evaluation", "index", "prompts", "release", "traffic")
 QUESTION = "What is the launch code of the coffee machine?"
 CODE = "7319"
 LOCATIONS: dict[str, dict[str, str]] = {
@@ -33,7 +35,12 @@ LOCATIONS: dict[str, dict[str, str]] = {
 def project(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with two assistants, both built; their sensors look every three seconds."""
     triggers = "triggers: {documents: {every_minutes: 0.05}}\n"
-    root = new_project(tmp_path_factory.mktemp("dev"), models, LOCATIONS, triggers)
+    root = new_project(
+        tmp_path_factory.mktemp("dev"), models, LOCATIONS, triggers + "evaluation: {cases: cases.jsonl}\n"
+    )
+    for name, (document, *_) in LOCATIONS.items():
+        case = {"case_id": "first", "question": QUESTION, "gold_document_ids": [f"{name}/{document}"]}
+        (root / "assistants" / name / "cases.jsonl").write_text(json.dumps(case) + "\n")
     for name in LOCATIONS:
         llmops(root, "build", "--assistant", f"assistants/{name}")
     return root
@@ -83,7 +90,7 @@ def test_the_asset_graph_shows_every_group(dev: Dev) -> None:
 
 
 def test_sigterm_ends_every_process(dev: Dev) -> None:
-    """Ends what the fixture started, and so stands last in this file."""
+    """Ends what the fixture started, and so stands last but one in this file."""
     main = psutil.Process(dev.process.pid)
     tree = [main, *main.children(recursive=True)]
     assert len(tree) > 3
@@ -92,3 +99,12 @@ def test_sigterm_ends_every_process(dev: Dev) -> None:
     _, alive = psutil.wait_procs(tree[1:], timeout=5)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert of_home(dev.home) == []
+
+
+def test_ctrl_c_ends_every_process(project: Path) -> None:
+    with running_dev(project) as dev:
+        assert of_home(dev.home)
+        # A terminal sends it to the whole group.
+        os.killpg(dev.process.pid, signal.SIGINT)
+        assert dev.process.wait(STOP_S) == 0
+        assert of_home(dev.home) == []

@@ -98,4 +98,4 @@ def test_ask_prints_where_the_answer_comes_from(gateway: Running, monkeypatch: p
     monkeypatch.setenv("LLMOPS_PORT", gateway.url.rpartition(":")[2])
     done = CliRunner().invoke(main, ["ask", QUESTION])
     assert done.exit_code == 0, done.output
-    assert f"{TEA} [0:" in done.stdout
+    assert f"{TEA}, characters 0–" in done.stdout
