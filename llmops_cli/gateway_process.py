@@ -17,6 +17,7 @@ from openai import APIError, APIStatusError, DefaultHttpxClient, OpenAI
 from llmops_cli.output import doing, progress, url_of
 from llmops_core.errors import EngineError, LakehouseError, PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.logs import begin_log, log_file
 from llmops_core.parent import when_parent_ends
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
@@ -43,6 +44,7 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
         f"No gateway of this home runs on {running}, so this command starts its own; `llmops dev` keeps one running."
     )
     command = [sys.executable, "-m", "llmops_cli.gateway_process", "--port", "0", "--json"]
+    begin_log(_log(settings))
     with _log(settings).open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
@@ -99,8 +101,7 @@ def _check_release(settings: Settings, assistant: str, reference: str) -> None:
 
 
 def _log(settings: Settings) -> Path:
-    (settings.home / "logs").mkdir(parents=True, exist_ok=True)
-    return settings.home / "logs" / "gateway.log"
+    return log_file(settings, "gateway")
 
 
 def _state(url: str, settings: Settings, assistant: str) -> dict[str, Any] | None:

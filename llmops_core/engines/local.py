@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +19,7 @@ from typing import Self
 import httpx
 
 from llmops_core.errors import EngineError
+from llmops_core.logs import begin_log, log_file
 from llmops_core.settings import Settings
 
 START_TIMEOUT_S = 300.0
@@ -37,15 +37,11 @@ class LocalEngine:
 
     def __init__(self, settings: Settings, folder: Path, name: str, given_up: threading.Event | None = None) -> None:
         self._given_up = given_up or threading.Event()
-        logs = settings.home / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
         # A name may be a reference such as hf:owner/model@revision.
-        self._log = logs / f"engine-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.log"
+        self._log = log_file(settings, f"engine-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}")
         self._deadline = time.monotonic() + START_TIMEOUT_S
         command = [sys.executable, "-m", "llmops_engine", "--model", str(folder), "--model-name", name]
-        # A log begins with each start, so that it does not grow for ever; the one before it says why that engine ended.
-        with suppress(FileNotFoundError):
-            self._log.replace(self._log.with_suffix(".previous.log"))
+        begin_log(self._log)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--device", settings.device],

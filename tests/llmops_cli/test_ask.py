@@ -58,6 +58,19 @@ def test_another_release_can_be_asked_while_the_one_on_prod_does_not_load() -> N
     assert "Is it running?" in message
 
 
+def test_the_log_of_a_gateway_begins_with_its_start_and_the_one_before_stays(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMOPS_PORT", "0")
+    logs = load_settings().home / "logs"
+    logs.mkdir(exist_ok=True)
+    (logs / "gateway.log").write_text("of the gateway before\n")
+    with gateway(load_settings(), NAME, "dev"):
+        pass
+    assert "of the gateway before" not in (logs / "gateway.log").read_text()
+    assert (logs / "gateway.previous.log").read_text() == "of the gateway before\n"
+
+
 def test_ask_names_a_release_that_is_not_there_before_it_starts_a_gateway(
     built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
