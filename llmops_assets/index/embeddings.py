@@ -144,6 +144,7 @@ def _commit(assistant: Assistant) -> dg.OpDefinition:
         tables = EmbeddingTables.of(lakehouse.open(assistant), assistant.name, snapshot)
         before = latest_data_version(context, _key(assistant), revision)
         unchanged = before is not None and is_complete(tables, revision, int(before))
+        # The newest, whoever made it: vectors are only ever added, so it has at least those of these chunks.
         result = materialized(
             before if unchanged else tables.embeddings.snapshot_id(),
             {

@@ -29,6 +29,7 @@ class ChunksSync:
     documents_cut: int
     tokens_median: float
     snapshot: int | None
+    """Of the chunk table, with what this sync made and nothing that came since."""
 
 
 def sync_chunks(
@@ -43,7 +44,7 @@ def sync_chunks(
     cutting = content_hash([section.size, section.overlap, content_hash((folder / "tokenizer.json").read_bytes())])
     documents = lakehouse.table(assistant.name, "corpus_documents").scan(documents_snapshot)
     table = lakehouse.table(assistant.name, "corpus_chunks")
-    before = table.snapshot_id()
+    snapshot = before = table.snapshot_id()
     identity = ["document_id", "document_hash", "cutting"]
     wanted = documents.select("document_id", "document_hash", cutting=pl.lit(cutting))
     cut = table.scan(before).select(identity).unique()
@@ -62,11 +63,11 @@ def sync_chunks(
             pl.DataFrame([_row(chunk, cutting) for chunk in some], schema=table.spec.frame_schema)
             for some in iter(lambda: list(islice(chunks, CHUNKS_PER_FILE)), [])
         )
-        table.replace("document_id", gone["document_id"].to_list(), frames, provenance, before)
-    present = (
-        table.scan().select(pl.len().alias("chunks"), pl.median("tokens").alias("median")).collect(engine="streaming")
-    )
-    return ChunksSync(int(present["chunks"][0]), stale.height, float(present["median"][0] or 0), table.snapshot_id())
+        snapshot = table.replace("document_id", gone["document_id"].to_list(), frames, provenance, before)
+    # Of this sync: another may have committed since, and its chunks point into other documents.
+    counts = table.scan(snapshot).select(pl.len().alias("chunks"), pl.median("tokens").alias("median"))
+    present = counts.collect(engine="streaming")
+    return ChunksSync(int(present["chunks"][0]), stale.height, float(present["median"][0] or 0), snapshot)
 
 
 def _document(row: dict[str, str]) -> Document:

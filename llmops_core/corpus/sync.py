@@ -152,8 +152,8 @@ def _row(document: Document, now: datetime) -> dict[str, Any]:
 
 def _write_rejected(table: LakeTable, rejected: list[Rejected], now: datetime, provenance: Provenance) -> int | None:
     """Write the list only if it differs from the stored one."""
-    present = sorted((r.source, r.uri, r.reason) for r in rejected)
-    if present == sorted(table.read().select("source", "uri", "reason").iter_rows()):
-        return table.snapshot_id()
+    present, before = sorted((r.source, r.uri, r.reason) for r in rejected), table.snapshot_id()
+    if present == sorted(table.read(before).select("source", "uri", "reason").iter_rows()):
+        return before
     rows = [{"source": s, "uri": u, "reason": r, "rejected_at": now} for s, u, r in present]
     return table.overwrite(pl.DataFrame(rows, schema=table.spec.frame_schema), provenance)

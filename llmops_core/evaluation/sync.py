@@ -31,10 +31,11 @@ def sync_cases(
     table = lakehouse.table(assistant.name, "evaluation_cases")
     columns = table.spec.frame_schema.names()
     frame = cases_frame(cases).select(columns)
-    changed = not table.read().sort("case_id").equals(frame.sort("case_id"))
+    before = table.snapshot_id()
+    changed = not table.read(before).sort("case_id").equals(frame.sort("case_id"))
     return CasesSync(
         len(cases),
         sum(case.split == "held_out" for case in cases),
         sum(bool(case.answers) for case in cases),
-        table.overwrite(frame, provenance) if changed else table.snapshot_id(),
+        table.overwrite(frame, provenance) if changed else before,
     )

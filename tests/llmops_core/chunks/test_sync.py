@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ from llmops_core.chunks.sync import ChunksSync, sync_chunks
 from llmops_core.errors import ConflictError
 from llmops_core.ids import content_hash
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.lakehouse.table import Provenance
+from llmops_core.lakehouse.table import LakeTable, Provenance
 from llmops_core.models.tokens import TokenCounter, load_tokens
 from llmops_core.quality import chunks_suite, validate
 from llmops_core.settings import Settings
@@ -135,3 +136,26 @@ def test_cutting_that_another_overtakes_writes_nothing_twice(
     with pytest.raises(ConflictError):
         sync(lakehouse, settings, tmp_path)
     assert lakehouse.table("helper", "corpus_chunks").read().height == 2
+
+
+def test_a_sync_reports_what_it_made_itself_also_when_another_commits_right_after(
+    lakehouse: Lakehouse, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the index would tie the chunks of other documents to those that this sync read."""
+    write(lakehouse, a="one")
+    others: list[ChunksSync] = []
+    replace = LakeTable.replace
+
+    def followed(self: LakeTable, *arguments: Any) -> int | None:
+        made = replace(self, *arguments)
+        monkeypatch.undo()
+        write(lakehouse, a="one", b="two")
+        others.append(sync(lakehouse, settings, tmp_path))
+        return made
+
+    monkeypatch.setattr(LakeTable, "replace", followed)
+    done = sync(lakehouse, settings, tmp_path)
+    assert (done.chunks, others[0].chunks) == (1, 2)
+    assert done.snapshot != others[0].snapshot
+    table = lakehouse.table("helper", "corpus_chunks")
+    assert table.read(done.snapshot)["document_id"].to_list() == ["a"]

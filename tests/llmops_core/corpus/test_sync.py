@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from llmops_core.assistant import Assistant, load_assistant
@@ -9,7 +10,7 @@ from llmops_core.corpus import sync as sync_module
 from llmops_core.corpus.sync import CorpusSync, sync_corpus
 from llmops_core.errors import ConflictError, EmptyCorpusError, SourceError
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.lakehouse.table import Provenance
+from llmops_core.lakehouse.table import LakeTable, Provenance
 from tests.office_files import docx, paragraph, pdf
 
 
@@ -165,3 +166,21 @@ def test_a_sync_that_another_overtakes_writes_nothing_twice(lakehouse: Lakehouse
         sync_corpus(lakehouse, assistant, Provenance("slow"), log=lambda line: sync(lakehouse, assistant, "fast"))
     assert ids(lakehouse) == ["docs/a.md", "docs/b.md", "docs/c.md"]
     assert sync(lakehouse, assistant, "slow").new == 0
+
+
+def test_an_unchanged_list_of_rejected_things_keeps_its_snapshot_also_when_another_sync_writes_right_after(
+    lakehouse: Lakehouse, assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (assistant.folder / "docs/bad.md").write_bytes(b"\xff")
+    first = sync(lakehouse, assistant)
+    read = LakeTable.read
+
+    def followed(self: LakeTable, snapshot_id: int | None = None) -> pl.DataFrame:
+        rows = read(self, snapshot_id)
+        monkeypatch.undo()
+        (assistant.folder / "docs/worse.md").write_bytes(b"\xff")
+        assert sync(lakehouse, assistant).rejected_snapshot != first.rejected_snapshot
+        return rows
+
+    monkeypatch.setattr(LakeTable, "read", followed)
+    assert sync(lakehouse, assistant).rejected_snapshot == first.rejected_snapshot
