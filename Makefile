@@ -10,7 +10,7 @@ quickstart: setup  ## set up, then the main job end to end on the sample assista
 
 setup: $(STAMP)  ## environment in .venv, and the built-in models
 	@$(BIN)/llmops models pull >/dev/null
-	@$(PYTHON) deploy/write_env.py
+	@$(BIN)/python deploy/write_env.py
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
