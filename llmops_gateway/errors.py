@@ -13,6 +13,7 @@ from llmops_core.errors import (
     LlmopsError,
     ModelError,
     NotFoundError,
+    PromptError,
     RetryableError,
 )
 from llmops_gateway.protocol import error_body
@@ -30,7 +31,8 @@ def status_of(error: Exception) -> int:
         return 404
     if isinstance(error, (InvalidRequestError, ContextOverflowError)):
         return 400
-    if isinstance(error, (RetryableError, ModelError)):
+    # Models and prompts are the release's: what a person mends there answers the same request later.
+    if isinstance(error, (RetryableError, ModelError, PromptError)):
         return 503
     return 500
 

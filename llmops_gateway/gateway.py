@@ -45,6 +45,7 @@ from llmops_gateway.errors import (
     on_http_error,
     status_of,
 )
+from llmops_gateway.hosts import LoopbackHosts
 from llmops_gateway.protocol import (
     MAX_BODY_BYTES,
     ChatRequest,
@@ -80,7 +81,7 @@ class Gateway:
         """The ASGI application; its lifespan starts and stops everything."""
         return Starlette(
             lifespan=self._lifespan,
-            middleware=[Middleware(RequestIds)],
+            middleware=[Middleware(RequestIds), Middleware(LoopbackHosts)],
             exception_handlers={
                 LlmopsError: on_error,
                 HTTPException: on_http_error,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmops_core.engines.chat import GenerationParams, Message, Usage
 from llmops_core.errors import InvalidRequestError
@@ -17,14 +17,25 @@ from llmops_core.errors import InvalidRequestError
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
-class TextPart(BaseModel):
+class Strict(BaseModel):
+    """Refuses keys that it does not know. A key that is null counts as not given, as in OpenAI's API."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+class TextPart(Strict):
     """A part of a message's content; only text is understood."""
 
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(Strict):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -36,16 +47,14 @@ class ChatMessage(BaseModel):
         return Message("system" if self.role == "developer" else self.role, text)
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Strict):
     """Options of a stream."""
 
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(Strict):
     """Body of `POST /v1/chat/completions`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str
     """Required: which release answers."""
@@ -87,10 +96,8 @@ class ChatRequest(BaseModel):
         )
 
 
-class FeedbackRequest(BaseModel):
+class FeedbackRequest(Strict):
     """Body of `POST /v1/feedback`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     request_id: str
     """Required: `id` of the answer."""

@@ -1,6 +1,5 @@
 """Runs the gateway: binds, serves, drains on SIGTERM."""
 
-import ipaddress
 import logging
 import socket
 
@@ -9,6 +8,7 @@ import uvicorn
 from llmops_core.errors import ConfigError
 from llmops_core.settings import Settings
 from llmops_gateway.gateway import Gateway
+from llmops_gateway.hosts import is_loopback
 
 # Answers under way at SIGTERM get this long to finish.
 DRAIN_S = 30
@@ -16,7 +16,7 @@ DRAIN_S = 30
 
 def bind(host: str, port: int) -> socket.socket:
     """Bind the gateway's address; raises `ConfigError` if it is taken or not a loopback one."""
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ConfigError(
             f"The gateway does not bind {host}: it knows no API keys yet, so whoever reaches it is its admin. Bind"
             " 127.0.0.1 and put a proxy with authentication in front."
@@ -34,13 +34,6 @@ def bind(host: str, port: int) -> socket.socket:
             " another port with --port or LLMOPS_PORT."
         ) from error
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:

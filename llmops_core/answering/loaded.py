@@ -19,7 +19,7 @@ from llmops_core.embedders.embedder import Embedder
 from llmops_core.embedders.load import load_embedder
 from llmops_core.embedders.reranker import Reranker, load_reranker
 from llmops_core.engines.chat import Message
-from llmops_core.errors import ModelError
+from llmops_core.errors import ContextOverflowError, ModelError, PromptError
 from llmops_core.models.revisions import embedder_revision, reranker_revision
 from llmops_core.models.store import model_folder
 from llmops_core.models.tokens import EstimatedTokens, load_tokens
@@ -137,15 +137,25 @@ class LoadedRelease:
         features: Mapping[str, Any],
         max_tokens: int | None = None,
     ) -> Rendered:
-        """Make the final messages within the context window; raises `ContextOverflowError`."""
+        """Make the final messages within the context window.
+
+        Raises `ContextOverflowError`, or `PromptError` if the release's prompt does not render.
+        """
         generator = self.manifest.generator
         room = generator.context_window - (max_tokens or generator.params.max_tokens)
         material = Material(
             self.manifest.assistant, conversation.question, conversation.history, tuple(chunks), features
         )
-        return render_within(
-            self._template, material, budget=self.manifest.prompt.budget, room=room, counter=self._counter
-        )
+        prompt = self.manifest.prompt
+        try:
+            return render_within(self._template, material, budget=prompt.budget, room=room, counter=self._counter)
+        except ContextOverflowError:
+            raise
+        except PromptError as error:
+            raise PromptError(
+                f"Release {self.release_id}, version {prompt.version} of its prompt: {error}. Correct the template and build, or"
+                " put another release on the channel: llmops release promote RELEASE prod"
+            ) from error
 
 
 def load_release(settings: Settings, pool: ModelPool, manifest: Manifest, prompt_text: str) -> LoadedRelease:

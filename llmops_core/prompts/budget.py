@@ -2,6 +2,9 @@
 
 What gives way, and in which order, is the assistant's to say (`prompt.budget`): chunks from the worst up, history from
 the oldest turn on, features as a whole. What was cut is logged with the request; what still overflows is refused.
+
+What is left of a history that was cut begins with a user's turn, since chat templates of many models refuse an assistant's
+there. System messages in it are instructions of the client: they are never cut, as the assistant's own are not.
 """
 
 from collections import deque
@@ -54,8 +57,10 @@ def render_within(
 
     Raises `ContextOverflowError` when all that may be cut is cut and it is still too long.
     """
-    chunks, history, features = list(material.chunks), deque(material.history), dict(material.features)
-    remaining = {"chunks": chunks, "history": history, "features": features}
+    chunks, features = list(material.chunks), dict(material.features)
+    # Positions in the history, oldest first, of what may be cut.
+    turns = deque(n for n, message in enumerate(material.history) if message.role != "system")
+    remaining = {"chunks": chunks, "history": turns, "features": features}
     cut = {"chunks": 0, "history": 0, "features": 0}
 
     def size(message: Message) -> int:
@@ -65,8 +70,14 @@ def render_within(
         return next((name for name in budget if remaining[name]), None)
 
     # A body may hold a hundred thousand turns: each is counted once, and cutting one renders nothing anew.
-    sizes = deque(map(size, history))
+    sizes = [size(message) for message in material.history]
     past = sum(sizes)
+
+    def cut_turn() -> None:
+        nonlocal past
+        past -= sizes[turns.popleft()]
+        cut["history"] += 1
+
     while True:
         system, user = template.render(
             assistant=material.assistant, question=material.question, chunks=chunks, features=features
@@ -74,16 +85,17 @@ def render_within(
         first, last = Message("system", system), Message("user", user)
         asked = size(first) + size(last)
         while past + asked > room and next_part() == "history":
-            history.popleft()
-            past -= sizes.popleft()
-            cut["history"] += 1
+            cut_turn()
+            while turns and material.history[turns[0]].role != "user":
+                cut_turn()
         if past + asked <= room:
+            history = (m for n, m in enumerate(material.history) if m.role == "system" or (turns and n >= turns[0]))
             return Rendered((first, *history, last), past + asked, tuple(chunks), {k: v for k, v in cut.items() if v})
         part = next_part()
         if part is None:
             raise ContextOverflowError(
-                f"The prompt takes {past + asked} tokens and the generator has room for {room}. Shorten the question"
-                " or the conversation, or raise generator.context_window / lower generator.max_tokens."
+                f"The prompt takes {past + asked} tokens and max_tokens leaves room for {max(room, 0)}. Shorten the question"
+                " or the conversation, ask for fewer max_tokens, or raise generator.context_window."
             )
         if part == "chunks":
             chunks.pop()

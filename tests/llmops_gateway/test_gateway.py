@@ -78,6 +78,22 @@ def test_earlier_turns_reach_the_engine(gateway: Running, fake_engine: FakeEngin
     assert "bike chain" in completion.model_extra["llmops"]["chunks"][0]["text"]
 
 
+@pytest.mark.parametrize(
+    "form", [lambda message: message, lambda message: message.model_dump()], ids=["object", "dict"]
+)
+def test_a_message_of_an_answer_is_sent_back_as_the_client_has_it(
+    gateway: Running, fake_engine: FakeEngine, form: Callable[[Any], Any]
+) -> None:
+    answered = form(gateway.ask().choices[0].message)
+    gateway.ask(messages=[{"role": "user", "content": QUESTION}, answered, {"role": "user", "content": "Why?"}])
+    assert fake_engine.received[-1]["messages"][-2] == {"role": "assistant", "content": "".join(PIECES)}
+
+
+def test_what_is_null_counts_as_not_given(gateway: Running) -> None:
+    nothing = dict.fromkeys(("stream", "stream_options", "max_tokens", "tools", "response_format"))
+    assert gateway.ask(extra_body=nothing).choices[0].message.content == "".join(PIECES)
+
+
 def test_an_unknown_model_is_answered_with_the_known_ones(gateway: Running) -> None:
     with pytest.raises(openai.NotFoundError, match="notes@prod"):
         gateway.ask(model="letters")
@@ -100,6 +116,10 @@ def test_what_the_gateway_does_not_carry_out_is_refused_by_name(gateway: Running
         gateway.ask(tools=[tool])
     with pytest.raises(openai.BadRequestError, match="metadata"):
         gateway.ask(metadata={"ticket": "7"})
+    with pytest.raises(openai.BadRequestError, match=r"messages\.0\.name: is not supported"):
+        gateway.ask(messages=[{"role": "user", "name": "ada", "content": QUESTION}])
+    with pytest.raises(openai.BadRequestError, match=r"stream_options\.include_obfuscation: is not supported"):
+        gateway.stream(stream_options={"include_obfuscation": True})
 
 
 def test_a_refusal_carries_the_id_under_which_it_is_logged(gateway: Running) -> None:
@@ -131,6 +151,32 @@ def test_what_a_web_page_can_have_a_browser_post_is_refused(gateway: Running, pa
     reply = httpx.post(f"{gateway.url}{path}", content=body, headers={"content-type": sent} if sent else {})
     assert reply.status_code == 415
     assert "application/json" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8400", "localhost.evil.example", "192.168.0.7", "0.0.0.0", "::1", ""]
+)
+@pytest.mark.parametrize("path", ["/v1/requests/none", "/v1/models", "/readyz", "/healthz", "/v1/nothing"])
+def test_a_page_whose_name_was_made_to_point_to_loopback_reads_nothing(gateway: Running, path: str, host: str) -> None:
+    reply = httpx.get(f"{gateway.url}{path}", headers={"host": host})
+    assert reply.status_code == 421
+    assert "http://127.0.0.1" in reply.json()["error"]["message"]
+    assert reply.headers["x-request-id"]
+
+
+def test_a_page_whose_name_was_made_to_point_to_loopback_asks_nothing(
+    gateway: Running, fake_engine: FakeEngine
+) -> None:
+    body = {"model": NAME, "messages": [{"role": "user", "content": QUESTION}]}
+    asked = len(fake_engine.received)
+    reply = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers={"host": "evil.example"})
+    assert reply.status_code == 421
+    assert len(fake_engine.received) == asked
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8400", "127.0.0.1", "127.8.9.1:80", "[::1]", "[::1]:8400"])
+def test_any_name_of_this_machine_will_do(gateway: Running, host: str) -> None:
+    assert httpx.get(f"{gateway.url}/healthz", headers={"host": host}).status_code == 200
 
 
 def test_a_content_type_may_name_its_charset(gateway: Running) -> None:

@@ -37,7 +37,7 @@ def _ask(settings: Settings, user: str, leaves: asyncio.Event) -> tuple[bytes, d
     async def ask() -> None:
         gateway = Gateway(settings)
         app = gateway.app()
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"host", b"127.0.0.1:8400"), (b"content-type", b"application/json")]
         scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers, "state": {}}
         async with app.router.lifespan_context(app):
             while not gateway.releases.serving():

@@ -67,9 +67,40 @@ def test_the_worst_chunks_go_first_if_chunks_are_named_first() -> None:
 
 
 def test_the_oldest_turns_go_first_if_history_is_named_first() -> None:
-    rendered = within(FULL - 1, "history", "chunks")
+    turns = tuple(Message("user", f"turn {n}") for n in range(3))
+    rendered = render_within(
+        TEMPLATE, replace(MATERIAL, history=turns), budget=["history", "chunks"], room=FULL, counter=Words()
+    )
     assert rendered.cut == {"history": 1}
-    assert rendered.messages[1] == Message("assistant", "four five six")
+    assert rendered.messages[1:-1] == turns[1:]
+
+
+def test_a_history_that_was_cut_begins_with_a_turn_of_the_user() -> None:
+    turns = (*MATERIAL.history, Message("assistant", "and more"), Message("user", "one"), Message("assistant", "two"))
+    material = replace(MATERIAL, history=turns)
+    room = FULL + 4 + 3 * TOKENS_PER_MESSAGE
+    whole = render_within(TEMPLATE, material, budget=["history"], room=room, counter=Words())
+    assert (whole.cut, whole.messages[1:-1]) == ({}, turns)
+    rendered = render_within(TEMPLATE, material, budget=["history"], room=room - 1, counter=Words())
+    assert (rendered.cut, rendered.messages[1:-1]) == ({"history": 3}, turns[3:])
+    none = render_within(TEMPLATE, MATERIAL, budget=["history"], room=FULL - 4 - TOKENS_PER_MESSAGE, counter=Words())
+    assert (none.cut, none.messages[1:-1]) == ({"history": 2}, ())
+
+
+def test_instructions_of_the_client_stay_where_they_are_while_turns_are_cut() -> None:
+    first, second = Message("system", "answer in rhymes"), Message("system", "be brief")
+    material = replace(MATERIAL, history=(first, *MATERIAL.history, second), chunks=(), features={})
+    room = 1 + 2 + 3 + 2 + 4 * TOKENS_PER_MESSAGE
+    rendered = render_within(TEMPLATE, material, budget=["history"], room=room, counter=Words())
+    assert (rendered.cut, rendered.messages[1:-1]) == ({"history": 2}, (first, second))
+    assert rendered.tokens == room
+    with pytest.raises(ContextOverflowError):
+        render_within(TEMPLATE, material, budget=["history"], room=room - 1, counter=Words())
+
+
+def test_an_overflow_says_what_there_is_room_for() -> None:
+    with pytest.raises(ContextOverflowError, match="leaves room for 0"):
+        within(-808, "chunks", "history", "features")
 
 
 def test_the_next_part_gives_way_when_the_first_is_used_up() -> None:
