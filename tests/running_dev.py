@@ -73,7 +73,8 @@ class Dev:
           runsOrError(filter: {createdAfter: $since}) {
             ... on Runs {
               results {
-                runId status pipelineName startTime endTime tags { key value } repositoryOrigin { repositoryLocationName }
+                runId status pipelineName startTime endTime tags { key value } assetSelection { path }
+                repositoryOrigin { repositoryLocationName }
               }
             }
           }
@@ -82,8 +83,13 @@ class Dev:
         return [run for run in runs if run["repositoryOrigin"]["repositoryLocationName"] == assistant]
 
     def builds(self, assistant: str, since: float) -> list[dict[str, Any]]:
-        """Those of `runs` that build the assistant's corpus."""
-        return [run for run in self.runs(assistant, since) if run["pipelineName"] in ("index_build", "__ASSET_JOB")]
+        """Those of `runs` that build the assistant's corpus or index, by their job or by what was chosen in the UI."""
+
+        def builds(run: dict[str, Any]) -> bool:
+            chosen = {key["path"][1] for key in run["assetSelection"] or []}
+            return run["pipelineName"] == "index_build" or not chosen.isdisjoint(("corpus", "index"))
+
+        return [run for run in self.runs(assistant, since) if builds(run)]
 
     def skips_twice(self, assistant: str) -> float:
         """Wait until the sensor looked twice from now on and found nothing to do; returns when the wait began."""
