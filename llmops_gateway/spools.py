@@ -9,7 +9,8 @@ from typing import Any
 from llmops_core.errors import LlmopsError, NotFoundError, SpoolError
 from llmops_core.settings import Settings
 from llmops_core.traffic.columns import TRAFFIC_TABLES
-from llmops_core.traffic.folder import abandoned
+from llmops_core.traffic.elsewhere import find_on_disk, find_shipped
+from llmops_core.traffic.folder import abandoned, spool_folders
 from llmops_core.traffic.ingest import taken_by_all
 from llmops_core.traffic.ingested import find_request
 from llmops_core.traffic.shipping import Shipper
@@ -68,18 +69,35 @@ class Spools:
         return assistant in self._writers
 
     def find(self, request_id: str) -> dict[str, Any]:
-        """A logged request as the row's JSON, from local disk or else from Iceberg; raises `NotFoundError`."""
-        for writer in list(self._writers.values()):
+        """A logged request as the row's JSON, whichever gateway answered it. Blocks.
+
+        Looks on local disk, then in what other machines have shipped, then in Iceberg: the way of a row, so that one that moves
+        on meanwhile is met. Raises `NotFoundError`, `SpoolError` or `LakehouseError`.
+        """
+        writers = list(self._writers.values())
+        for writer in writers:
             found = writer.find(request_id)
             if found is not None:
                 return found
+        here = {folder.name: folder for folder in spool_folders(self._settings.spool)}
+        others = here.keys() - {writer.gateway_id for writer in writers}
+        found = find_on_disk([here[gateway_id] for gateway_id in others], request_id)
+        if found is not None:
+            return found
         with self._lakehouse.use() as lakehouse:
+            filesystem, root = lakehouse.spool()
             for assistant in lakehouse.assistants():
-                ingested = find_request(lakehouse.table(assistant, "traffic_requests"), request_id)
+                table = lakehouse.table(assistant, "traffic_requests")
+                # What gateways of this machine have shipped is on this disk, too, until the table has it.
+                found = find_shipped(table, filesystem, root, assistant, request_id, but=here)
+                if found is not None:
+                    return found
+                ingested = find_request(table, request_id)
                 if ingested is not None:
                     return ingested.to_payload()
         raise NotFoundError(
-            f"There is no request {request_id!r} in the log. The id is `id` of the answer and its x-request-id header."
+            f"There is no request {request_id!r} in the log. The id is `id` of the answer and its x-request-id header. One that"
+            " a gateway on another machine answered is there some seconds later: try again."
         )
 
     def problems(self) -> dict[str, str]:

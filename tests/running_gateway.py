@@ -12,14 +12,19 @@ from typing import Any, TypeVar
 
 import httpx
 import openai
+import polars as pl
 import yaml
 
 from llmops_core.assistant import Assistant, load_assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
+from llmops_core.prompts.versions import PromptVersions
+from llmops_core.release.manifest import IndexPin
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from llmops_core.traffic.segments import gateways, segments_after
+from llmops_core.vectors.index import IndexSettings, VectorIndex
+from tests.llmops_core.release.test_manifest import manifest
 
 NAME = "notes"
 TEMPLATE = Path(__file__).parents[1] / "llmops_cli" / "new_assistant" / "prompts" / "answer.jinja"
@@ -55,6 +60,36 @@ def write_assistant(folder: Path, **description: Any) -> Assistant:
     whole = {"name": NAME, "sources": [{"type": "folder", "path": "docs"}], **description}
     (folder / "assistant.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     return load_assistant(folder)
+
+
+def release_by_words(settings: Settings, engine_url: str) -> str:
+    """Make a release in an empty home, on dev and prod, that is searched by words: no model has to be loaded; its id."""
+    lakehouse = Lakehouse.open(settings)
+    lakehouse.prepare(NAME)
+    text = TEMPLATE.read_text(encoding="utf-8")
+    run = Provenance("test")
+    prompt, _ = PromptVersions(lakehouse, NAME).register("answer", text, author="test", message="", provenance=run)
+    whole = manifest()
+    chunks = [
+        {"chunk_id": name, "document_id": name, "title": "", "heading_path": [], "text": text, "char_start": 0}
+        | {"char_end": len(text), "vector": [1.0, float(len(text))]}
+        for name, text in DOCUMENTS.items()
+    ]
+    frame = pl.DataFrame(chunks, schema_overrides={"vector": pl.List(pl.Float32), "heading_path": pl.List(pl.String)})
+    VectorIndex(f"{settings.lancedb}/{NAME}", whole.embedder.revision).build([frame], "i1", IndexSettings())
+    engine = {"engine": "openai", "base_url": engine_url, "model": "fake"}
+    changes = {
+        "assistant": NAME,
+        "prompt": whole.prompt.model_copy(update={"name": prompt.name, "hash": prompt.hash}),
+        "generator": whole.generator.model_copy(update=engine),
+        "retrieval": whole.retrieval.model_copy(update={"mode": "full_text"}),
+        "index": IndexPin(version="i1", snapshots={}),
+    }
+    releases = Releases(lakehouse, NAME)
+    made, _ = releases.create(whole.model_copy(update=changes), author="test", message="", provenance=run)
+    for channel in ("dev", "prod"):
+        releases.channels.move(channel, made.release_id, action="promote", author="test", reason="test", provenance=run)
+    return made.release_id
 
 
 def create(settings: Settings, **changes: Any) -> str:

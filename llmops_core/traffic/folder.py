@@ -124,6 +124,11 @@ def abandoned(root: Path, assistant: str) -> Iterator[SpoolFolder]:
             folder.release()
 
 
+def spool_folders(root: Path) -> list[Path]:
+    """The folders of all gateways of this disk, whoever holds them. Raises `OSError`."""
+    return [folder for assistant in _folders(root) for folder in _folders(assistant)]
+
+
 def _folders(below: Path) -> list[Path]:
     return sorted(path for path in below.iterdir() if path.is_dir()) if below.is_dir() else []
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from llmops_core.errors import LakehouseError, PermanentError
 from llmops_core.traffic.line import decode_line, segment_name, segment_number
@@ -68,6 +68,20 @@ def segments_across_gaps(fs: FileSystem, root: str, assistant: str, gateway_id: 
         yield _segment(fs, root, assistant, gateway_id, number)
 
 
+def written_after(fs: FileSystem, root: str, assistant: str, gateway_id: str, last: int) -> list[tuple[int, float]]:
+    """The numbers above `last` that are there, each with the Unix time at which it was shipped. Raises `LakehouseError`."""
+    listed = _listed(fs, _folder(root, assistant, gateway_id))
+    return [(number, info.mtime_ns / 1e9) for number, info in listed.items() if number > last]
+
+
+def content(fs: FileSystem, root: str, assistant: str, gateway_id: str, number: int) -> bytes:
+    """The lines of a segment as they are; none if it was removed. Raises `LakehouseError`."""
+    path = f"{_folder(root, assistant, gateway_id)}/{segment_name(number)}"
+    with _mapped_errors(path), suppress(FileNotFoundError), fs.open_input_stream(path) as stream:
+        return bytes(stream.read())
+    return b""
+
+
 def remove_upto(fs: FileSystem, root: str, assistant: str, gateway_id: str, upto: int) -> int:
     """Delete shipped segments up to `upto`, which every table has taken; returns how many. Raises `LakehouseError`."""
     folder = _folder(root, assistant, gateway_id)
@@ -92,9 +106,13 @@ def _folder(root: str, *below: str) -> str:
 
 
 def _numbers(fs: FileSystem, folder: str) -> set[int]:
+    return set(_listed(fs, folder))
+
+
+def _listed(fs: FileSystem, folder: str) -> dict[int, FileInfo]:
     with _mapped_errors(folder):
         listed = fs.get_file_info(FileSelector(folder, allow_not_found=True))
-    return {number for info in listed if (number := segment_number(info.base_name)) is not None}
+    return {number: info for info in listed if (number := segment_number(info.base_name)) is not None}
 
 
 def _rows(content: bytes, path: str, gateway_id: str, number: int) -> list[dict[str, Any]]:
