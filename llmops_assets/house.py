@@ -83,7 +83,12 @@ def latest_materialization(
 def latest_data_version(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> str | None:
     """The data version that an asset's latest materialisation recorded; None if there was none."""
     materialization = latest_materialization(context.instance, key, partition_key)
-    return (materialization.tags or {}).get(DATA_VERSION_TAG) if materialization else None
+    return version_of(materialization) if materialization else None
+
+
+def version_of(materialization: dg.AssetMaterialization) -> str | None:
+    """The data version that a materialisation recorded."""
+    return (materialization.tags or {}).get(DATA_VERSION_TAG)
 
 
 def latest_evaluation(
@@ -126,19 +131,27 @@ def passed_already(evaluation: dg.AssetCheckEvaluation | None, judged: str) -> d
 
 
 def recorded(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> str:
-    """Like `latest_data_version`, where there has to be one.
+    """The data version that an asset's latest materialisation recorded, where there has to be one.
 
     Upstreams are read at this version and never at head, so that what a run saw is what its lineage says.
     """
-    version = latest_data_version(context, key, partition_key)
-    if version is None:
+    return recorded_with_metadata(context, key, partition_key)[0]
+
+
+def recorded_with_metadata(
+    context: Context, key: dg.AssetKey, partition_key: str | None = None
+) -> tuple[str, Mapping[str, Any]]:
+    """Like `recorded`, and what the same materialisation says beside it: another may come between two looks."""
+    materialization = latest_materialization(context.instance, key, partition_key)
+    version = version_of(materialization) if materialization else None
+    if materialization is None or version is None:
         where = f" for {partition_key}" if partition_key else ""
         evaluated = key.path[1] == "evaluation"
         way = "llmops evaluate (job evaluation_score)" if evaluated else "llmops build (job index_build)"
         raise dg.Failure(
             f"{key.to_user_string()} was never materialised{where}. Materialise it first: {way}.", allow_retries=False
         )
-    return version
+    return version, {name: value.value for name, value in materialization.metadata.items()}
 
 
 def recorded_snapshot(context: Context, key: dg.AssetKey, partition_key: str | None = None) -> int:
@@ -188,6 +201,6 @@ def recorded_versions(instance: dg.DagsterInstance, assistant: Assistant) -> dic
             if materialization is None:
                 continue
             values = [v.value for name, v in materialization.metadata.items() if name.endswith("_snapshot")]
-            values.append((materialization.tags or {}).get(DATA_VERSION_TAG))
+            values.append(version_of(materialization))
             found |= {str(value): "/".join(key.path[1:]) for value in values if value is not None}
     return found

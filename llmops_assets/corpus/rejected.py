@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from llmops_assets.house import asset_key, described
+from llmops_assets.house import asset_key, described, recorded
 from llmops_core.assistant import Assistant
 from resources.platform import LakehouseResource
 
@@ -18,13 +18,17 @@ def rejected_spec(assistant: Assistant) -> dg.AssetSpec:
 
 def nothing_rejected(assistant: Assistant) -> dg.AssetChecksDefinition:
     """Warns when something could not be read; the rest goes on."""
+    key = asset_key(assistant, "corpus", "rejected")
 
-    @dg.asset_check(
-        asset=asset_key(assistant, "corpus", "rejected"),
-        description="Everything in the sources could be read.",
-    )
-    def nothing_rejected(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
-        rows = lakehouse.open(assistant).table(assistant.name, "corpus_rejected").read().height
-        return dg.AssetCheckResult(passed=rows == 0, severity=dg.AssetCheckSeverity.WARN, metadata={"rejected": rows})
+    @dg.asset_check(asset=key, description="Everything in the sources could be read.")
+    def nothing_rejected(context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource) -> dg.AssetCheckResult:
+        version, table = recorded(context, key), lakehouse.open(assistant).table(assistant.name, "corpus_rejected")
+        # While nothing was ever rejected, there is no snapshot.
+        rows = table.read(int(version)).height if version.isdecimal() else 0
+        return dg.AssetCheckResult(
+            passed=rows == 0,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"rejected": rows, "data_version": version},
+        )
 
     return nothing_rejected

@@ -38,7 +38,12 @@ def cases(assistant: Assistant) -> dg.AssetsDefinition:
             )
         return materialized(
             done.snapshot,
-            {"dagster/row_count": done.cases, "held_out": done.held_out, "with_answers": done.with_answers},
+            {
+                "dagster/row_count": done.cases,
+                "held_out": done.held_out,
+                "with_answers": done.with_answers,
+                "corpus_documents_snapshot": documents,
+            },
         )
 
     return evaluation_cases

@@ -9,10 +9,10 @@ from llmops_assets.house import (
     asset_key,
     described,
     failing_for_good,
-    latest_materialization,
     materialized,
     provenance,
     recorded_snapshot,
+    recorded_with_metadata,
 )
 from llmops_core.assistant import Assistant
 from resources.platform import LakehouseResource
@@ -37,18 +37,19 @@ def reports(assistant: Assistant) -> dg.AssetsDefinition:
         from llmops_core.evaluation.score import report_of, store_report
 
         lake = lakehouse.open(assistant)
-        snapshot, scored = recorded_snapshot(context, results), latest_materialization(context.instance, results)
-        assert scored
+        results_snapshot, scored = recorded_with_metadata(context, results)
         # Not by its channel: that may have been moved since.
-        release_id = str(scored.metadata["release_id"].value)
+        release_id = scored["release_id"]
+        snapshots = {
+            "evaluation_cases": recorded_snapshot(context, cases),
+            "evaluation_results": int(results_snapshot),
+        }
         with failing_for_good():
-            known = cases_from(lake.table(assistant.name, "evaluation_cases").read(recorded_snapshot(context, cases)))
-            rows = lake.table(assistant.name, "evaluation_results").read(snapshot)
+            known = cases_from(lake.table(assistant.name, "evaluation_cases").read(snapshots["evaluation_cases"]))
+            rows = lake.table(assistant.name, "evaluation_results").read(snapshots["evaluation_results"])
         report = report_of(release_id, rows, known, assistant.evaluation.gate.alpha)
         report_id = store_report(
-            lake.table(assistant.name, "evaluation_reports"),
-            report,
-            provenance(context, evaluation_results=snapshot),
+            lake.table(assistant.name, "evaluation_reports"), report, provenance(context, **snapshots)
         )
         picture = base64.b64encode(report.plot()).decode()
         numbers = {name: estimate.value for name, estimate in report.metrics.items()}
@@ -59,6 +60,7 @@ def reports(assistant: Assistant) -> dg.AssetsDefinition:
                 "plot": dg.MetadataValue.md(f"![scores](data:image/png;base64,{picture})"),
                 "release_id": release_id,
                 **numbers,
+                **{f"{name}_snapshot": snapshot for name, snapshot in snapshots.items()},
             },
         )
 

@@ -1,5 +1,7 @@
 """`evaluation/results`: one row a case and release; what was scored already is not scored again."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from llmops_assets.house import (
@@ -13,6 +15,9 @@ from llmops_assets.house import (
 )
 from llmops_core.assistant import Assistant
 from resources.platform import EnginesResource, LakehouseResource, ModelsResource
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class ResultsConfig(dg.Config):
@@ -47,27 +52,28 @@ def results(assistant: Assistant) -> dg.AssetsDefinition:
         from llmops_core.release.registry import Releases
 
         lake = lakehouse.open(assistant)
-        snapshot = recorded_snapshot(context, cases)
+        cases_snapshot = recorded_snapshot(context, cases)
         table = lake.table(assistant.name, "evaluation_results")
+        # What this run itself made last: a later one is another's, of another release perhaps.
+        stored = table.snapshot_id()
         with failing_for_good(), engines.pool() as pool:
             releases = Releases(lake, assistant.name)
             release = releases.get(config.release)
-            known = cases_from(lake.table(assistant.name, "evaluation_cases").read(snapshot))
-            work = outstanding(table, release.release_id, known, assistant.evaluation.answers)
+            known = cases_from(lake.table(assistant.name, "evaluation_cases").read(cases_snapshot))
+            work = outstanding(table, stored, release.release_id, known, assistant.evaluation.answers)
             if work.retrieve:
                 settings = models.settings()
                 loaded = load_release(settings, ModelPool(settings), release.manifest, releases.prompt_text(release))
                 endpoint = pool.endpoint(release.manifest.generator) if work.answer else None
-                by = provenance(context, evaluation_cases=snapshot)
-                score(
-                    loaded,
-                    endpoint,
-                    work,
-                    context.log.info,
-                    lambda rows: store_results(table, release.release_id, rows, by),
-                )
+                by = provenance(context, evaluation_cases=cases_snapshot, release_manifests=release.release_id)
+
+                def keep(rows: "pl.DataFrame") -> None:
+                    nonlocal stored
+                    stored = store_results(table, release.release_id, rows, by)
+
+                score(loaded, endpoint, work, context.log.info, keep)
         facts = {"release": release.number, "release_id": release.release_id, "cases": len(known)}
         scored = {"retrieved": len(work.retrieve), "answered": len(work.answer)}
-        return materialized(table.snapshot_id(), {**facts, **scored})
+        return materialized(stored, {**facts, **scored, "evaluation_cases_snapshot": cases_snapshot})
 
     return evaluation_results

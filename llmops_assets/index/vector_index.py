@@ -10,13 +10,13 @@ from llmops_assets.house import (
     described,
     failing_for_good,
     latest_evaluation,
-    latest_materialization,
     materialized,
     on_changed_data,
     passed_already,
     provenance,
     recorded,
     recorded_snapshot,
+    recorded_with_metadata,
 )
 from llmops_assets.partitions import embedder_revisions
 from llmops_core.assistant import Assistant
@@ -48,12 +48,11 @@ def vector_index(assistant: Assistant) -> dg.AssetsDefinition:
         from llmops_core.vectors.sync import sync_index
 
         revision = context.partition_key
-        chunks_snapshot, cut = recorded_snapshot(context, chunks), latest_materialization(context.instance, chunks)
-        assert cut
+        chunks_snapshot, cut = recorded_with_metadata(context, chunks)
         snapshots = {
             # Not what the documents are now: they may have changed since the chunks were cut.
-            "corpus_documents": int(str(cut.metadata["documents_snapshot"].value)),
-            "corpus_chunks": chunks_snapshot,
+            "corpus_documents": int(cut["documents_snapshot"]),
+            "corpus_chunks": int(chunks_snapshot),
             "index_embeddings": recorded_snapshot(context, embeddings, revision),
         }
         with failing_for_good():

@@ -41,6 +41,8 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
         from llmops_core.release.publish import Built, publish_built
 
         built = Built(recorded(context, prompts), _checked(context, assistant, index))
+        indexes = {f"index_vector_index.{revision}": version for revision, version in built.index_versions.items()}
+        read = {"prompts_versions": built.prompt_hash, **indexes}
         with failing_for_good():
             done = publish_built(
                 lakehouse.open(assistant),
@@ -49,7 +51,7 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
                 built,
                 author=f"run {context.run.run_id}",
                 message="built",
-                provenance=provenance(context),
+                provenance=provenance(context, **read),
             )
         release = done.release
         return materialized(
@@ -60,6 +62,7 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
                     "\n".join(f"- {m.channel} → release {m.release.number}: {m.reason}" for m in done.moves) or "none"
                 ),
                 "manifest": dg.MetadataValue.json(release.manifest.to_dict()),
+                "read": dg.MetadataValue.json(read),
             },
         )
 

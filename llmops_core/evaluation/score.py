@@ -42,14 +42,16 @@ class Outstanding:
     answer: tuple[Case, ...]
 
 
-def outstanding(table: LakeTable, release_id: str, cases: Sequence[Case], answers: int) -> Outstanding:
-    """Compare cases with the stored results of a release.
+def outstanding(
+    table: LakeTable, snapshot: int | None, release_id: str, cases: Sequence[Case], answers: int
+) -> Outstanding:
+    """Compare cases with the results of a release that are stored at `snapshot`.
 
     A case that an engine failed on is outstanding again; one that can never be answered (an invalid request) is done.
     """
     of_release = pl.col("release_id") == release_id
     engine_failed = pl.col("error").str.contains("EngineError", literal=True).fill_null(value=False)
-    good = table.scan().filter(of_release & ~engine_failed).collect()
+    good = table.scan(snapshot).filter(of_release & ~engine_failed).collect()
     done = set(good.select("case_id", "case_hash").iter_rows())
     answered = set(
         good.filter(pl.col("answer").is_not_null() | pl.col("error").is_not_null())
@@ -62,7 +64,7 @@ def outstanding(table: LakeTable, release_id: str, cases: Sequence[Case], answer
 
 
 def score(release: LoadedRelease, endpoint: Endpoint | None, work: Outstanding, progress: Progress, keep: Keep) -> None:
-    """Retrieve for and answer the outstanding cases; `keep` gets frames of `RESULT_SCHEMA`, each case in one of them.
+    """Retrieve for and answer the outstanding cases; `keep` gets frames of `RESULT_SCHEMA`, none empty, each case in one.
 
     They come while the work goes on, so that what is killed is not lost. `endpoint` may be None if nothing has to be answered.
     """
@@ -72,7 +74,9 @@ def score(release: LoadedRelease, endpoint: Endpoint | None, work: Outstanding, 
         progress=lambda done, of: progress(f"Retrieved for {done} of {of} cases") if done % 50 == 0 else None,
     )
     to_answer = [case.case_id for case in work.answer] if endpoint else []
-    keep(combine(retrieval.filter(~pl.col("case_id").is_in(to_answer))))
+    retrieved = retrieval.filter(~pl.col("case_id").is_in(to_answer))
+    if not retrieved.is_empty():
+        keep(combine(retrieved))
     if endpoint is None or not to_answer:
         return
 
@@ -103,11 +107,9 @@ async def _answer(release: LoadedRelease, client: EngineClient, question: str) -
 
 
 def store_results(table: LakeTable, release_id: str, results: pl.DataFrame, provenance: Provenance) -> int | None:
-    """Write results of a release in place of older ones of the same cases; returns the snapshot."""
+    """Write results of a release in place of older ones of the same cases; returns the snapshot that this made."""
     from pyiceberg.expressions import And, EqualTo, In, Reference
 
-    if results.is_empty():
-        return table.snapshot_id()
     frame = results.with_columns(release_id=pl.lit(release_id), evaluated_at=pl.lit(datetime.now(UTC)))
     same_cases = And(
         EqualTo(term=Reference("release_id"), value=release_id),

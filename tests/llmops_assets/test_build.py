@@ -3,10 +3,12 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from llmops_assets.corpus.rejected import nothing_rejected
 from llmops_assets.definitions import build_definitions
 from llmops_assets.house import asset_key
 from llmops_assets.partitions import embedder_models
@@ -14,10 +16,13 @@ from llmops_cli.build import build
 from llmops_cli.runs import run_job
 from llmops_core.answering.loaded import ModelPool, load_release
 from llmops_core.assistant import Assistant, load_assistant
+from llmops_core.corpus.sync import sync_corpus
 from llmops_core.errors import PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
+from resources.platform import LakehouseResource
 
 PROMPT = "{% block system %}Be brief.{% endblock %}{% block user %}{{ question }}{% endblock %}"
 TEXTS = {
@@ -89,6 +94,12 @@ def test_a_changed_prompt_waits_on_dev(tmp_path: Path, home_with_models: Setting
     releases = Releases(Lakehouse.open(home_with_models), "notes")
     assert releases.get("prod").release_id == first["release_id"]
     assert releases.get("dev").manifest.prompt.version == 2
+    written = Lakehouse.open(home_with_models).table("notes", "release_manifests").load().current_snapshot()
+    assert written is not None
+    assert written.summary is not None
+    (revision,) = embedder_models(assistant)
+    assert written.summary["llmops.read.prompts_versions"] == releases.get("dev").manifest.prompt.hash
+    assert written.summary[f"llmops.read.index_vector_index.{revision}"] == first["index_version"]
 
 
 def test_two_assistants_in_one_home_do_not_touch_each_other(tmp_path: Path, home_with_models: Settings) -> None:
@@ -110,6 +121,27 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path, home
     assert (done["documents"], done["rejected"]) == (3, 1)
     rejected = Lakehouse.open(home_with_models).table("notes", "corpus_rejected").read()
     assert "UTF-8" in rejected["reason"][0]
+
+
+def test_what_was_rejected_is_counted_as_it_was_recorded(tmp_path: Path, home_with_models: Settings) -> None:
+    assistant = make(tmp_path / "notes")
+    lakehouse = Lakehouse.open(home_with_models)
+    check = nothing_rejected(assistant)
+    build(home_with_models, assistant)
+    with dg.DagsterInstance.get() as instance:
+
+        def rejected() -> Any:
+            result = check(dg.build_asset_check_context(instance=instance), lakehouse=LakehouseResource())
+            assert isinstance(result, dg.AssetCheckResult)
+            return result.passed, result.metadata["rejected"].value
+
+        (assistant.folder / "docs" / "broken.md").write_bytes(b"caf\xe9")
+        sync_corpus(lakehouse, assistant, Provenance("another sync"), log=lambda line: None)
+        assert rejected() == (True, 0)
+        build(home_with_models, assistant)
+        (assistant.folder / "docs" / "worse.md").write_bytes(b"caf\xe9")
+        sync_corpus(lakehouse, assistant, Provenance("another sync"), log=lambda line: None)
+        assert rejected() == (False, 1)
 
 
 @pytest.mark.parametrize(

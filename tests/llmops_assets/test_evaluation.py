@@ -1,19 +1,24 @@
 """Evaluation as assets: what is scored, what is not scored again, and of which release the report is."""
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import dagster as dg
+import polars as pl
 import pytest
 
+from llmops_assets.house import recorded_versions
 from llmops_cli.evaluate import evaluate
 from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant, load_assistant
 from llmops_core.engines.client import EngineClient
 from llmops_core.errors import PermanentError
+from llmops_core.evaluation import score
 from llmops_core.evaluation.run import ANSWERS_KEPT_TOGETHER
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.lakehouse.table import Provenance
+from llmops_core.lakehouse.table import LakeTable, Provenance
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from tests.fake_engine import FakeEngine
@@ -53,6 +58,74 @@ def test_what_was_scored_is_not_scored_again(shared_home: Settings, labelled: As
     again = scored(shared_home, labelled, "dev")
     assert (again["evaluation/results"]["retrieved"], again["evaluation/results"]["answered"]) == (0, 0)
     assert again["evaluation/reports"]["recall_at_1"] == first.metrics["recall_at_1"].value
+
+
+def test_a_report_holds_its_scores_as_a_table_and_as_a_picture(shared_home: Settings, labelled: Assistant) -> None:
+    made = scored(shared_home, labelled, "dev")["evaluation/reports"]
+    head, _, *rows = made["report"].split("\n\n")[1].splitlines()
+    assert head == "| metric | all (2) | held_out (2) |"
+    assert {row.split(" | ")[0].lstrip("| ") for row in rows} >= {"recall_at_1", "recall_at_5", "ndcg_at_10", "f1"}
+    assert all("[" in row for row in rows)
+    picture = made["plot"].removeprefix("![scores](data:image/png;base64,").removesuffix(")")
+    assert base64.b64decode(picture, validate=True).startswith(b"\x89PNG")
+
+
+def test_what_was_read_is_in_metadata_and_snapshots_and_maintenance_keeps_it(
+    shared_home: Settings, labelled: Assistant
+) -> None:
+    # Other cases, so that all of it is written.
+    renamed = [{**case, "case_id": f"again-{case['case_id']}", "split": "held_out"} for case in CASES]
+    (labelled.folder / "cases.jsonl").write_text("\n".join(map(json.dumps, renamed)), encoding="utf-8")
+    made = scored(shared_home, labelled, "dev")
+    lake = Lakehouse.open(shared_home)
+
+    def snapshot(name: str) -> int:
+        found = lake.table(labelled.name, name).snapshot_id()
+        assert found is not None
+        return found
+
+    def read(name: str) -> dict[str, str]:
+        """What the newest snapshot of a table says that it was made of."""
+        written = lake.table(labelled.name, name).load().snapshot_by_id(snapshot(name))
+        assert written is not None
+        assert written.summary is not None
+        properties = written.summary.additional_properties
+        return {key: value for key, value in properties.items() if key.startswith("llmops.read.")}
+
+    documents, cases, results = map(snapshot, ("corpus_documents", "evaluation_cases", "evaluation_results"))
+    assert made["evaluation/cases"]["corpus_documents_snapshot"] == documents
+    assert made["evaluation/results"]["evaluation_cases_snapshot"] == cases
+    assert made["evaluation/reports"]["evaluation_cases_snapshot"] == cases
+    assert made["evaluation/reports"]["evaluation_results_snapshot"] == results
+    release_id = made["evaluation/results"]["release_id"]
+    assert read("evaluation_cases") == {"llmops.read.corpus_documents": str(documents)}
+    assert read("evaluation_results") == {
+        "llmops.read.evaluation_cases": str(cases),
+        "llmops.read.release_manifests": release_id,
+    }
+    with dg.DagsterInstance.get() as instance:
+        kept = recorded_versions(instance, labelled)
+    assert {str(documents), str(cases), str(results)} <= kept.keys()
+
+
+def test_results_are_those_that_the_run_made_also_when_another_evaluation_writes_right_after(
+    shared_home: Settings, labelled: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = score.store_results
+
+    def followed(table: LakeTable, release_id: str, results: pl.DataFrame, provenance: Provenance) -> int | None:
+        made = store(table, release_id, results, provenance)
+        store(table, "another release", results, provenance)
+        return made
+
+    monkeypatch.setattr(score, "store_results", followed)
+    retold = [{**case, "question": f"{case['question']} Please.", "split": "held_out"} for case in CASES]
+    (labelled.folder / "cases.jsonl").write_text("\n".join(map(json.dumps, retold)), encoding="utf-8")
+    made = scored(shared_home, labelled, "dev")
+    table = Lakehouse.open(shared_home).table(labelled.name, "evaluation_results")
+    last = int(made["evaluation/results"]["data_version"])
+    assert last != table.snapshot_id()
+    assert made["evaluation/reports"]["evaluation_results_snapshot"] == last
 
 
 def test_the_report_is_of_the_release_that_was_scored(shared_home: Settings, labelled: Assistant) -> None:
