@@ -1,5 +1,7 @@
 """`evaluation/cases`: the labelled questions of the case file, checked against the corpus."""
 
+from datetime import timedelta
+
 import dagster as dg
 
 from llmops_assets.house import (
@@ -15,6 +17,9 @@ from llmops_assets.house import (
 from llmops_core.assistant import Assistant
 from resources.platform import LakehouseResource
 
+# All three assets of the group are made every night (`evaluation_nightly`): a warning means that one night was missed.
+NIGHTLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=3), warn_window=timedelta(hours=36))
+
 
 def cases(assistant: Assistant) -> dg.AssetsDefinition:
     """Cases, split by hash into tune and held-out; a gold document that is not in the corpus is an error."""
@@ -25,6 +30,7 @@ def cases(assistant: Assistant) -> dg.AssetsDefinition:
         deps=[upstream],
         description="One row a labelled question, split by hash into tune and held_out.",
         automation_condition=on_changed_data(),
+        freshness_policy=NIGHTLY,
         retry_policy=RETRIES,
         **described(assistant, "evaluation", "iceberg"),
     )

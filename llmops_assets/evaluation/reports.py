@@ -4,6 +4,7 @@ import base64
 
 import dagster as dg
 
+from llmops_assets.evaluation.cases import NIGHTLY
 from llmops_assets.house import (
     RETRIES,
     asset_key,
@@ -27,6 +28,7 @@ def reports(assistant: Assistant) -> dg.AssetsDefinition:
         key=asset_key(assistant, "evaluation", "reports"),
         deps=[cases, results],
         description="Metrics with intervals, by split: the evidence on which a release is judged.",
+        freshness_policy=NIGHTLY,
         retry_policy=RETRIES,
         **described(assistant, "evaluation", "iceberg", "matplotlib"),
     )

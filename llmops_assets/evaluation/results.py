@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from llmops_assets.evaluation.cases import NIGHTLY
 from llmops_assets.house import (
     RETRIES,
     asset_key,
@@ -36,6 +37,7 @@ def results(assistant: Assistant) -> dg.AssetsDefinition:
         key=asset_key(assistant, "evaluation", "results"),
         deps=[cases, manifests],
         description="One row a case and release: what was retrieved, what was answered, how good it was.",
+        freshness_policy=NIGHTLY,
         retry_policy=RETRIES,
         **described(assistant, "evaluation", "iceberg", "polars"),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from llmops_assets.definitions import build_definitions
 from llmops_core.errors import ConfigError
@@ -16,7 +17,7 @@ GOLDEN = PROJECT / "tests" / "snapshots" / "asset_graph.json"
 
 
 def graph() -> dict[str, object]:
-    """Assets with upstreams, groups, checks; jobs, schedules with crons, sensors."""
+    """Assets with upstreams, groups, freshness, and checks with whether they block; jobs, schedules with crons, sensors."""
     definitions = build_definitions(PROJECT / "assistants" / "python_help")
     assets = definitions.resolve_asset_graph()
     repository = definitions.get_repository_def()
@@ -26,7 +27,11 @@ def graph() -> dict[str, object]:
                 "group": assets.get(key).group_name,
                 "upstream": sorted(parent.to_user_string() for parent in assets.get(key).parent_keys),
                 "partitioned": assets.get(key).is_partitioned,
-                "checks": sorted(check.name for check in assets.get(key).check_keys),
+                "freshness": _windows(assets.get(key).freshness_policy),
+                "checks": {
+                    check.name: "blocking" if assets.get(check).blocking else "warning"
+                    for check in sorted(assets.get(key).check_keys)
+                },
             }
             for key in sorted(assets.get_all_asset_keys(), key=dg.AssetKey.to_user_string)
         },
@@ -36,18 +41,37 @@ def graph() -> dict[str, object]:
     }
 
 
+def _windows(policy: object) -> dict[str, str]:
+    """After how long without a materialisation an asset warns and fails."""
+    if policy is None:
+        return {}
+    assert isinstance(policy, TimeWindowFreshnessPolicy)
+    return {
+        "warns": str(policy.warn_window and policy.warn_window.to_timedelta()),
+        "fails": str(policy.fail_window.to_timedelta()),
+    }
+
+
 def test_the_asset_graph_is_the_recorded_one() -> None:
     """To accept a change, run this file as a script and look at the diff."""
     assert graph() == json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 
 def test_every_asset_explains_itself() -> None:
-    assets = build_definitions(PROJECT / "assistants" / "python_help").resolve_asset_graph()
+    definitions = build_definitions(PROJECT / "assistants" / "python_help")
+    assets, repository = definitions.resolve_asset_graph(), definitions.get_repository_def()
+    scheduled = {
+        key
+        for schedule in repository.schedule_defs
+        for key in repository.get_job(schedule.job.name).asset_layer.selected_asset_keys
+    }
     for key in assets.get_all_asset_keys():
         node = assets.get(key)
         assert node.description, key
         assert node.owners, key
         assert node.kinds, key
+        # Due by time is what a schedule makes; of the others a quiet day says nothing.
+        assert (node.freshness_policy is not None) == (key in scheduled), key
 
 
 def test_an_unknown_model_is_named_with_file_and_key_when_a_code_location_is_loaded(tmp_path: Path) -> None:
