@@ -11,22 +11,15 @@ from random import Random
 from typing import Any
 
 import httpx
-import polars as pl
 import pytest
 
-from llmops_core.assistant import load_assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
-from llmops_core.prompts.files import register_prompt
-from llmops_core.release.manifest import IndexPin
-from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
 from llmops_core.traffic.ingest import ingest
-from llmops_core.vectors.index import IndexSettings, VectorIndex
 from tests.fake_engine import PIECES, FakeEngine
 from tests.kills import KILLS, Killable, needs_seccomp, seed
-from tests.llmops_core.release.test_manifest import manifest
-from tests.running_gateway import DOCUMENTS, NAME, QUESTION, until, write_assistant
+from tests.running_gateway import NAME, QUESTION, release_by_words, until
 
 pytestmark = needs_seccomp
 
@@ -36,32 +29,9 @@ CLIENTS, STREAMS = 4, 3
 
 @pytest.fixture
 def home(tmp_path: Path, fake_engine: FakeEngine) -> Path:
-    """A home with a release on prod that is searched by words, so that no model is loaded."""
-    home = tmp_path / "home"
-    settings = load_settings(home=home)
-    lakehouse = Lakehouse.open(settings)
-    lakehouse.prepare(NAME)
-    prompt, _ = register_prompt(lakehouse, load_assistant(write_assistant(tmp_path / "notes").folder), RUN)
-    whole = manifest()
-    chunks = [
-        {"chunk_id": name, "document_id": name, "title": "", "heading_path": [], "text": text, "char_start": 0}
-        | {"char_end": len(text), "vector": [1.0, float(len(text))]}
-        for name, text in DOCUMENTS.items()
-    ]
-    frame = pl.DataFrame(chunks, schema_overrides={"vector": pl.List(pl.Float32), "heading_path": pl.List(pl.String)})
-    VectorIndex(f"{settings.lancedb}/{NAME}", whole.embedder.revision).build([frame], "i1", IndexSettings())
-    engine = {"engine": "openai", "base_url": fake_engine.base_url, "model": "fake"}
-    changes = {
-        "assistant": NAME,
-        "prompt": whole.prompt.model_copy(update={"name": prompt.name, "hash": prompt.hash}),
-        "generator": whole.generator.model_copy(update=engine),
-        "retrieval": whole.retrieval.model_copy(update={"mode": "full_text"}),
-        "index": IndexPin(version="i1", snapshots={}),
-    }
-    registry = Releases(lakehouse, NAME)
-    made, _ = registry.create(whole.model_copy(update=changes), author="me", message="", provenance=RUN)
-    registry.channels.move("prod", made.release_id, action="promote", author="me", reason="", provenance=RUN)
-    return home
+    """A home with a release on prod."""
+    release_by_words(load_settings(home=tmp_path / "home"), fake_engine.base_url)
+    return tmp_path / "home"
 
 
 def serve(home: Path, listener: socket.socket) -> None:
