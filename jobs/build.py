@@ -6,6 +6,9 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from llmops_assets.house import asset_key
 from llmops_core.assistant import Assistant
 
+# On the runs that `documents_changed` launches: the assistant and the content of its sources.
+CAUSE_TAG = "llmops/cause"
+
 
 def index_build(assistant: Assistant) -> UnresolvedAssetJobDefinition:
     """Everything from the sources to a release, for one embedder revision (the partition)."""

@@ -39,6 +39,14 @@ run_launcher:
 run_monitoring:
   enabled: true
   poll_interval_seconds: 30
+# Ticks of the schedules and sensors, in days; most find nothing to do. The runs go with `llmops maintain`.
+retention:
+  schedule:
+    purge_after_days: {skipped: 3, started: 30, success: 30, failure: 30}
+  sensor:
+    purge_after_days: {skipped: 3, started: 30, success: 30, failure: 30}
+  auto_materialize:
+    purge_after_days: {skipped: 3, started: 30, success: 30, failure: 30}
 """
 
 # SHA-256 of every text that this file was ever shipped with: who has one of them has changed nothing in it.
@@ -48,6 +56,7 @@ SHIPPED = frozenset(
         "6be0ba376bfb9456a44f7d7b2bcbea9531c415f2154df8281bd0ea1d57ddb6cd",
         "15de6551bb6e759b157676634b5995994dea9c52636fce498c541ca9d0a17d39",
         "ffce200eb0d8b60cd642e584954b9aa6e7bf1d14da299c4403bd286ced832a67",
+        "4dc5e1fc2c4faac8412485f21da9e744f3cd6faaeafa86c6a7563d4f15c83262",
     }
 )
 

@@ -5,7 +5,7 @@ from typing import Any
 import click
 import dagster as dg
 
-from llmops_assets.house import recorded_versions
+from jobs.maintenance import maintain_all
 from llmops_cli.context import assistant_option, json_option, reports_errors
 from llmops_cli.instance import prepare_instance
 from llmops_cli.output import emit
@@ -13,7 +13,6 @@ from llmops_cli.runs import run_job
 from llmops_core.assistant import Assistant
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
-from llmops_core.maintenance.maintain import maintain
 from llmops_core.settings import Settings, load_settings
 
 
@@ -34,10 +33,9 @@ def command(assistant: Any, dry_run: bool, as_json: bool) -> None:
 
 def _look(settings: Settings, assistant: Assistant) -> tuple[dict[str, Any], str]:
     prepare_instance(settings)
+    provenance = Provenance("llmops maintain")
     with dg.DagsterInstance.get() as instance:
-        recorded = recorded_versions(instance, assistant)
-    lakehouse = Lakehouse.open(settings)
-    plan = maintain(lakehouse, settings, assistant, recorded, Provenance("llmops maintain"), dry_run=True)
+        plan = maintain_all(instance, Lakehouse.open(settings), settings, assistant, provenance, dry_run=True)
     return plan.to_dict(), plan.markdown()
 
 

@@ -12,7 +12,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from jobs.build import exclusive
+from jobs.build import CAUSE_TAG, exclusive
 from llmops_assets.house import asset_key
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
@@ -20,7 +20,6 @@ from llmops_core.errors import SourceError
 
 # A change whose builds failed this often waits for a person (or for the next change).
 MAX_ATTEMPTS = 3
-CAUSE_TAG = "llmops/cause"
 OTHER_ENDS = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]
 
 

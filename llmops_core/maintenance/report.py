@@ -40,6 +40,8 @@ class Maintained:
     """Shipped spool segments whose rows the tables have."""
     local_copies: int = 0
     """Manifests in the gateway's folder here."""
+    runs: int = 0
+    """Finished runs, with their events, logs and files."""
     waiting: tuple[str, ...] = ()
     """Index versions and adapters that go when the grace is over."""
     kept: Mapping[str, str] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Maintained:
             "adapters": ", ".join(self.adapters),
             "spool segments": self.segments,
             "local copies of releases": self.local_copies,
+            "finished runs": self.runs,
         }
         lines += ["", f"Also {verb}: " + "; ".join(f"{name}: {value or 'none'}" for name, value in facts.items())]
         if self.waiting:

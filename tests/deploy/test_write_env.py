@@ -7,6 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickStatus
 
 from llmops_cli.instance import prepare_instance
 from llmops_core.settings import load_settings
@@ -35,6 +37,10 @@ def test_after_setup_a_bare_dagster_has_the_launcher_and_limits_of_llmops(
         assert concurrency.pool_config.default_pool_limit == 1
         (limit,) = concurrency.run_queue_config.tag_concurrency_limits  # type: ignore[union-attr]
         assert limit["key"] == "llmops/exclusive"
+        for kind in (InstigatorType.SCHEDULE, InstigatorType.SENSOR, InstigatorType.AUTO_MATERIALIZE):
+            days = instance.get_tick_retention_settings(kind)
+            assert days.keys() == set(TickStatus)
+            assert 0 < days[TickStatus.SKIPPED] < days[TickStatus.FAILURE]
 
 
 def test_setup_leaves_the_dagster_yaml_of_a_home_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
