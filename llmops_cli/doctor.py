@@ -20,6 +20,7 @@ from llmops_cli.output import emit, table
 from llmops_cli.upgrade import upgrade
 from llmops_core.assistant import FILE_NAME, Assistant
 from llmops_core.errors import LlmopsError
+from llmops_core.lakehouse.catalog_errors import mapped_errors
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.models.named import open_assistant
 from llmops_core.models.store import known_models, model_folder
@@ -97,8 +98,11 @@ def _so_far(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
 def _disk(settings: Settings) -> Iterator[Finding]:
     prepare_instance(settings)
     free = shutil.disk_usage(settings.home).free / 1e9
-    state: State = "ok" if free >= ENOUGH_DISK_GB else "warn"
-    yield Finding("disk", state, f"{free:.0f} GB free in {settings.home} (LLMOPS_HOME)")
+    detail = f"{free:.0f} GB free in {settings.home} (LLMOPS_HOME)"
+    if free < ENOUGH_DISK_GB:
+        yield Finding("disk", "warn", f"{detail}, less than {ENOUGH_DISK_GB} GB: free space before the next build")
+    else:
+        yield Finding("disk", "ok", detail)
 
 
 def _port(what: str, port: int, path: str) -> Finding:
@@ -140,7 +144,7 @@ def _lakehouse(settings: Settings, assistants: list[Assistant]) -> Iterator[Find
 
 def _dagster(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]:
     prepare_instance(settings)
-    with dg.DagsterInstance.get() as instance:
+    with mapped_errors(f"Dagster's storage ({settings.dagster_home})"), dg.DagsterInstance.get() as instance:
         beats = [status.last_heartbeat for status in instance.get_daemon_statuses().values() if status.last_heartbeat]
         newest = max((beat.timestamp for beat in beats), default=0.0)
         silent = datetime.now(UTC).timestamp() - newest > DAEMON_SILENT.total_seconds()

@@ -267,6 +267,32 @@ def test_what_is_damaged_does_not_hide_the_rest(project: Path, file: str, failin
     assert set(rows) >= MODELS
 
 
+def test_dagsters_storage_that_cannot_be_opened_is_told_with_its_folder_and_the_way_out(project: Path) -> None:
+    prepare_instance(load_settings())
+    database = load_settings().dagster_home / "history" / "runs.db"
+    database.unlink()
+    database.mkdir()  # the system's own answer is that of a volume that is read-only
+    code, rows = examined()
+    assert code == 1
+    state, detail = rows["Dagster"]
+    assert state == "fail"
+    assert str(load_settings().dagster_home) in detail
+    assert "unable to open database file" in detail
+    assert "read-only" in detail
+    assert "SQL" not in detail
+
+
+def test_little_space_on_the_disk_is_a_warning_with_the_way_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ENOUGH_DISK_GB", 0)
+    assert examined()[1]["disk"][0] == "ok"
+    monkeypatch.setattr(doctor, "ENOUGH_DISK_GB", 10**9)
+    code, rows = examined()
+    state, detail = rows["disk"]
+    assert (code, state) == (0, "warn")
+    assert str(load_settings().home) in detail
+    assert "free space" in detail
+
+
 def test_a_home_that_cannot_be_one_is_the_first_failure(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMOPS_HOME", str(project / "workspace.yaml"))
     monkeypatch.setenv("DAGSTER_HOME", str(project / "workspace.yaml" / "dagster"))
