@@ -10,7 +10,7 @@ from llmops_cli.output import doing, emit, place
 from llmops_core.settings import load_settings
 
 # How the gateway knows that an answer rests on a chunk → how people are told.
-CITED = {"marker": "  (cited)", "overlap": "  (not cited, but its words are in the answer)", None: ""}
+CITED = {"marker": "  (cited)", "overlap": "  (its words are in the answer)", None: ""}
 
 
 @click.command()

@@ -104,7 +104,7 @@ def test_people_are_told_what_the_answer_was_made_from_in_words(project: Path, m
         "Chunks that the generator was given:",
         "  [1] docs/coffee.md, characters 10–58  (cited)",
         "  [2] docs/tea.md, characters 10–58",
-        "  [3] docs/milk.md, characters 10–58  (not cited, but its words are in the answer)",
+        "  [3] docs/milk.md, characters 10–58  (its words are in the answer)",
         "Request r1, release 0000000000000000",
     ]
 
