@@ -15,7 +15,7 @@ from tests.fake_engine import PIECES, FakeEngine
 from tests.running_gateway import QUESTION, write_assistant
 
 ANSWER = "".join(PIECES)
-TEA = {"question": QUESTION, "gold_document_ids": ["docs/tea.md"], "split": "held_out"}
+TEA = {"question": QUESTION, "gold_document_ids": ["docs/tea.md"], "split": "tune"}
 GOOD = {**TEA, "case_id": "good", "answers": [ANSWER]}
 POOR = {**TEA, "case_id": "poor", "answers": ["a cold winter's night"]}
 MISSED = [
@@ -53,7 +53,7 @@ def test_missed_documents_and_poor_answers_are_shown_worst_first_and_at_most_so_
     assert len(poor["worst"]) == WORST_SHOWN
     assert {case["case_id"] for case in poor["worst"]} < {case["case_id"] for case in MISSED}
     head = next(n for n, line in enumerate(lines) if line.startswith("question"))
-    assert f"Worst cases: {WORST_SHOWN} of {len(MISSED) + 1} " in lines[head - 2]
+    assert f"Worst cases of split tune: {WORST_SHOWN} of {len(MISSED) + 1} " in lines[head - 2]
     assert "notes.evaluation_results" in lines[head - 2]
     assert len(lines[head + 1 :]) == WORST_SHOWN
     assert all(line.split() == [line.split()[0], "docs/bikes.md", "nothing"] for line in lines[head + 1 :])
@@ -67,7 +67,13 @@ def test_a_poor_answer_stands_beside_what_was_wanted_and_found(assistant: Assist
     assert ANSWER in lines[-1]
 
 
+def test_what_is_held_out_stays_unseen(assistant: Assistant) -> None:
+    hidden = [{**case, "case_id": f"hidden-{n}", "split": "held_out"} for n, case in enumerate([POOR, *MISSED])]
+    poor, _ = evaluated(assistant, [GOOD, *hidden, MISSED[0]])
+    assert [case["case_id"] for case in poor["worst"]] == [MISSED[0]["case_id"]]
+
+
 def test_where_nothing_is_poor_that_is_said(assistant: Assistant) -> None:
     poor, lines = evaluated(assistant, [GOOD])
     assert poor == {"cases": 0, "worst": []}
-    assert lines[-1] == "Every case found its documents, and no answer is poor."
+    assert lines[-1] == "Of split tune every case found its documents, and no answer is poor."
