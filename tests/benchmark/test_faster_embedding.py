@@ -1,8 +1,8 @@
 """Ways to embed faster beside the way it is done: passages a CPU second, and what retrieval is worth then.
 
 `make bench` prints a row for each. Texts and labelled questions are feedbackqa's (WHO), from the data folder beside the
-project; without it this is skipped. Variants that need a package which the project does not (`openvino`, `nncf`) run where
-it is installed. CPU seconds, since they do not depend on what else the machine does.
+project; without it this is skipped. Variants that need packages which the project does not (`onnx` with `onnxscript`,
+`openvino`, `nncf`) run where they are installed. CPU seconds, since they do not depend on what else the machine does.
 """
 
 import importlib
@@ -29,19 +29,20 @@ TOKENS = 256
 # Emulated bfloat16 does one or two texts a second: enough to say so.
 FEW = 24
 K = 5
+INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not here")
 
 
-def test_ways_to_embed_faster(models: Path, report: Report) -> None:
+def test_ways_to_embed_faster(models: Path, report: Report, tmp_path: Path) -> None:
     passages = _rows("corpus.WHO.jsonl")
     questions = _rows("queries.WHO.test.jsonl")
     texts = [f"{row['page_title']}\n{row['section']}\n{row['text']}" for row in passages]
     asked = [row["question"] for row in questions]
     found: dict[str, tuple[float, float | None]] = {}
-    for name, encode, whole in _variants(models):
+    for name, encode, whole in _variants(models, tmp_path):
         some = texts if whole else texts[:FEW]
         encode(texts[:2])
         before = time.process_time()
@@ -56,7 +57,7 @@ def test_ways_to_embed_faster(models: Path, report: Report) -> None:
         report(f"MiniLM, passages a CPU second: {name}", f"{rate:.1f}{worth}", beside, rate / own_rate, "-")
 
 
-def _variants(models: Path) -> Iterator[tuple[str, Encode, bool]]:
+def _variants(models: Path, folder: Path) -> Iterator[tuple[str, Encode, bool]]:
     """Name, what embeds, and whether it is fast enough for all texts."""
     import torch
 
@@ -75,6 +76,9 @@ def _variants(models: Path) -> Iterator[tuple[str, Encode, bool]]:
     ):
         yield name, _torch(models, dtype, batch, in_length_order=in_length_order), whole
     yield "bge-small instead, ONNX int8, one by one", _bge(models), True
+    if importlib.util.find_spec("onnx"):
+        for name, quantised in (("ONNX", False), ("ONNX, int8", True)):
+            yield name, _onnx(models, folder, quantised=quantised), True
     if importlib.util.find_spec("openvino"):
         yield "OpenVINO", _openvino(models, quantised=False), True
         if importlib.util.find_spec("nncf"):
@@ -97,26 +101,61 @@ def _bge(models: Path) -> Encode:
     return load_embedder(load_settings(home=models.parent, device="cpu"), "bge-small").embed_documents
 
 
-def _openvino(models: Path, *, quantised: bool) -> Encode:
+def _onnx(models: Path, folder: Path, *, quantised: bool) -> Encode:
+    import onnxruntime
     import torch
 
-    openvino = importlib.import_module("openvino")
+    model, file = _sentence_transformer(models).float(), str(folder / f"{quantised}.onnx")
 
+    class States(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer = model[0].auto_model.eval()
+
+        def forward(self, *given: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self.transformer(**dict(zip(INPUTS, given, strict=True))).last_hidden_state
+            return states
+
+    shape = {0: "texts", 1: "tokens"}
+    torch.onnx.export(
+        States(),
+        tuple(_example().values()),
+        file,
+        input_names=INPUTS,
+        output_names=["states"],
+        dynamic_axes=dict.fromkeys((*INPUTS, "states"), shape),
+        dynamo=False,
+    )
+    if quantised:
+        quantization = importlib.import_module("onnxruntime.quantization")
+        quantization.quantize_dynamic(file, file, weight_type=quantization.QuantType.QInt8)
+    session = onnxruntime.InferenceSession(file)
+    return _one_by_one(model.tokenizer, lambda given: session.run(["states"], given)[0][0])
+
+
+def _openvino(models: Path, *, quantised: bool) -> Encode:
+    openvino = importlib.import_module("openvino")
     model = _sentence_transformer(models).float()
-    transformer, tokenizer = model[0].auto_model.eval(), model.tokenizer
-    example = {name: torch.ones(1, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
-    converted = openvino.convert_model(transformer, example_input=example)
+    converted = openvino.convert_model(model[0].auto_model.eval(), example_input=_example())
     if quantised:
         nncf = importlib.import_module("nncf")
         converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
     compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_NUM_THREADS": os.cpu_count()})
+    return _one_by_one(model.tokenizer, lambda given: compiled(given)[0][0])
+
+
+def _example() -> dict[str, Any]:
+    import torch
+
+    return {name: torch.ones(1, 8, dtype=torch.int64) for name in INPUTS}
+
+
+def _one_by_one(tokenizer: Any, states: Callable[[dict[str, Any]], NDArray[np.float32]]) -> Encode:
+    """Embed each text alone, by the mean of its tokens' states of shape (tokens, dimension)."""
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors = []
-        for text in texts:
-            given = dict(tokenizer(text, truncation=True, max_length=TOKENS, return_tensors="np"))
-            vectors.append(compiled(given)[0][0].mean(axis=0))
-        return l2_normalised(np.stack(vectors).astype(np.float32))
+        given = (dict(tokenizer(text, truncation=True, max_length=TOKENS, return_tensors="np")) for text in texts)
+        return l2_normalised(np.stack([states(one).mean(axis=0) for one in given]).astype(np.float32))
 
     return encode
 
