@@ -36,7 +36,7 @@ class IndexSync:
     added: int
     deleted: int
     damage: str
-    """What was found damaged or gone and made anew, a line each; empty if nothing was."""
+    """What was found damaged or gone, and what came of it, a line each; empty if nothing was."""
 
 
 def sync_index(
@@ -51,9 +51,9 @@ def sync_index(
 ) -> IndexSync:
     """Build the index version of `snapshots` (tables `corpus_chunks` and `index_embeddings`), and record it.
 
-    An index that is damaged, or gone though versions of it are recorded, is made anew with all recorded versions that
-    cannot be read; a version that a channel's release pins is looked after even when this one is whole. `log` is told.
-    Raises `PermanentError` when a chunk has no vector in the given snapshot.
+    An index that is damaged, or gone though versions of it are recorded, is made anew; so is a version that a channel's
+    release pins and that cannot be read. `log` is told. Raises `PermanentError` when a chunk has no vector in the given
+    snapshot.
     """
     chunks, vectors = _rows(lakehouse, assistant, revision, snapshots)
     without = chunks.join(vectors, on="chunk_id", how="anti").select(pl.len()).collect(engine="streaming").item()
@@ -66,13 +66,6 @@ def sync_index(
     versions = lakehouse.table(assistant, "index_vector_index")
     recorded = versions.read().filter(pl.col("embedder_revision") == revision)
     result, damage = _build(index, chunks, vectors, version, settings, is_recorded=not recorded.is_empty())
-    damages = [damage] if damage else []
-    others = recorded.filter(pl.col("index_version") != version).sort("built_at")
-    if not damage:
-        others = others.filter(pl.col("index_version").is_in(_served(lakehouse, assistant)))
-    damages += _restore(lakehouse, assistant, index, revision, others)
-    for damage in damages:
-        log(f"Made anew from the lakehouse. {damage}")
     row = {
         "index_version": version,
         "embedder_revision": revision,
@@ -89,6 +82,11 @@ def sync_index(
         return (snapshots, row) if known.is_empty() else (json.loads(known["snapshots"][0]), None)
 
     pinned = versions.append_decided(record, provenance)
+    served = pl.col("index_version").is_in(_served(lakehouse, assistant)) & (pl.col("index_version") != version)
+    damages = [f"Made anew from the lakehouse. {damage}"] if damage else []
+    damages += _restore(lakehouse, assistant, index, revision, recorded.filter(served))
+    for line in damages:
+        log(line)
     return IndexSync(version, result.rows, result.kind, pinned, result.added, result.deleted, "\n".join(damages))
 
 
@@ -119,18 +117,20 @@ def _restore(
     """Make those of the recorded versions anew that cannot be read; says what was wrong with each."""
     damages = []
     for row in versions.iter_rows(named=True):
+        version = row["index_version"]
         try:
-            index.open(row["index_version"])
-        except (NotFoundError, IndexCorruptError) as error:
-            damages.append(str(error))
+            index.open(version)
+        except (NotFoundError, IndexCorruptError) as damage:
             try:
+                # Without its tag it is built beside the present version, with the files of that.
+                index.delete_version(version)
                 chunks, vectors = _rows(lakehouse, assistant, revision, json.loads(row["snapshots"]))
-            except NotFoundError as gone:
-                # New documents must not wait for an old version.
-                damages.append(f"That could not be done for version {row['index_version']}: {gone}")
-                continue
-            settings = IndexSettings(**json.loads(row["settings"]))
-            _build(index, chunks, vectors, row["index_version"], settings, is_recorded=False)
+                _build(index, chunks, vectors, version, IndexSettings(**json.loads(row["settings"])), is_recorded=False)
+            except Exception as error:
+                # Whatever it is, new documents must not wait for an old version.
+                damages.append(f"Version {version} is on a channel and cannot be made anew: {error}")
+            else:
+                damages.append(f"Version {version}, which is on a channel, was made anew from the lakehouse. {damage}")
     return damages
 
 

@@ -93,17 +93,17 @@ def test_what_is_damaged_or_gone_is_said_and_made_anew(
         assert (said, done.damage) == ([], "")
     else:
         assert str(tmp_path / "lancedb" / "rev.lance") in done.damage
-        assert said[0] == f"Made anew from the lakehouse. {done.damage.splitlines()[0]}"
+        assert said == [done.damage]
         assert done.added == done.rows
     assert (done.version == first.version) is not changed
     assert len(index.open(done.version).dense(query_vector(0), 100)) == (50 if changed else 40)
     again = sync(lakehouse, index, said.append)
     assert (again.version, again.added, again.damage) == (done.version, 0, "")
-    assert said == [f"Made anew from the lakehouse. {line}" for line in done.damage.splitlines()]
+    assert said == ([done.damage] if done.damage else [])
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_all_recorded_versions_come_back(
+def test_the_version_on_a_channel_comes_back_with_the_newest(
     lakehouse: Lakehouse, index: VectorIndex, write: Write, tmp_path: Path, query_vector: Any, damage: str
 ) -> None:
     def found(version: str) -> list[Any]:
@@ -114,6 +114,7 @@ def test_all_recorded_versions_come_back(
     first = sync(lakehouse, index)
     write(range(40, 50))
     second = sync(lakehouse, index)
+    _put_on_prod(lakehouse, first.version)
     before = [found(first.version), found(second.version)]
     DAMAGES[damage](tmp_path / "lancedb" / "rev.lance")
     assert sync(lakehouse, index).damage
@@ -136,19 +137,27 @@ def test_a_version_on_a_channel_comes_back_though_the_newest_is_whole(
     assert index.open(versions[1]).rows == 20
 
 
-def test_an_old_version_whose_snapshots_are_gone_holds_nothing_up(
-    lakehouse: Lakehouse, index: VectorIndex, write: Write
+@pytest.mark.parametrize("lost", ["snapshots", "files"])
+def test_an_old_version_that_cannot_come_back_holds_nothing_up(
+    lakehouse: Lakehouse, index: VectorIndex, write: Write, lost: str
 ) -> None:
     write(range(10))
     old = sync(lakehouse, index).version
     _put_on_prod(lakehouse, old)
-    rows = lakehouse.table("helper", "index_vector_index")
-    lost = rows.read().with_columns(snapshots=pl.lit('{"corpus_chunks": 1, "index_embeddings": 1}'))
-    rows.overwrite(lost.select(rows.spec.frame_schema.names()), RUN)
+    if lost == "snapshots":
+        rows = lakehouse.table("helper", "index_vector_index")
+        pinned = rows.read().with_columns(snapshots=pl.lit('{"corpus_chunks": 1, "index_embeddings": 1}'))
+        rows.overwrite(pinned.select(rows.spec.frame_schema.names()), RUN)
     index.delete_version(old)
+    chunks = lakehouse.table("helper", "corpus_chunks")
+    there = set(Path(chunks.load().location().removeprefix("file://"), "data").rglob("*.parquet"))
+    chunks.overwrite(chunks.read().select(chunks.spec.frame_schema.names()), RUN)
+    if lost == "files":
+        for file in there:
+            file.unlink()
     write(range(10, 20))
     done = sync(lakehouse, index)
-    assert f"could not be done for version {old}" in done.damage
+    assert f"Version {old} is on a channel and cannot be made anew" in done.damage
     assert index.versions() == [done.version]
 
 
