@@ -60,9 +60,9 @@ def evaluate(settings: Settings, assistant: Assistant, release: str = "dev") -> 
 
 
 def poor_cases(lake: Lakehouse, assistant: str, release_id: str) -> pl.DataFrame:
-    """The present cases that the release failed, worst first: with an error, without a gold document, poorly answered.
+    """The present cases of split `tune` that the release failed, worst first: with an error, a missed document, a poor answer.
 
-    Of split `held_out` only those with an error: what a person has read is no longer held out.
+    What a person has read is no longer held out; how many held-out cases failed is in the report.
     """
     known = lake.table(assistant, "evaluation_cases").read().select("case_id", "case_hash", "split", "question", *GOLD)
     scored = lake.table(assistant, "evaluation_results").read().filter(pl.col("release_id") == release_id).drop("split")
@@ -70,7 +70,7 @@ def poor_cases(lake: Lakehouse, assistant: str, release_id: str) -> pl.DataFrame
     poorly_answered = pl.col("empty") | (pl.col("f1") < POOR_F1)
     return (
         scored.join(known, on=["case_id", "case_hash"])
-        .filter((failed | ((pl.col("split") == "tune") & (missed | poorly_answered))).fill_null(value=False))
+        .filter((pl.col("split") == "tune") & (failed | missed | poorly_answered).fill_null(value=False))
         .sort(~failed, "recall_at_5", "f1", "ndcg_at_10", "case_id", nulls_last=True)
         .select("case_id", "question", *GOLD, "retrieved_document_ids", "answer", "error")
     )
@@ -79,7 +79,7 @@ def poor_cases(lake: Lakehouse, assistant: str, release_id: str) -> pl.DataFrame
 def _poor(worst: Sequence[Mapping[str, Any]], cases: int, where: str) -> str:
     """The worst cases as a table, and where all of them are."""
     if not worst:
-        return "Of split tune every case found its documents, and no answer is poor."
+        return "Every case of split tune found its documents, and no answer to one is poor."
     rows = [
         (
             case["question"],
@@ -92,6 +92,6 @@ def _poor(worst: Sequence[Mapping[str, Any]], cases: int, where: str) -> str:
     cells = [[short(cell, CELL_CHARACTERS) for cell in row] for row in rows]
     return (
         f"Worst cases of split tune: {len(worst)} of {cases} that missed a document, failed or were answered poorly"
-        f" (all: table {where})\n\n"
+        f" (all: split tune in table {where})\n\n"
         f"{table(('question', 'wanted', 'found', 'answer or error'), cells)}"
     )

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
-from rich.status import Status
 
 from llmops_cli.output import progress
 
@@ -15,11 +14,13 @@ NOT_SHOWN = ("_snapshot", "_version", "_fingerprint", "_id")
 
 
 class RunProgress:
-    """Listens to the events of one run of an assistant; `status` is where the step under way stands on a terminal."""
+    """Listens to the events of one run of an assistant.
 
-    def __init__(self, assistant: str, status: Status) -> None:
+    Lines alone: while a step goes on, Dagster has standard error go through a file, where nothing can be drawn over.
+    """
+
+    def __init__(self, assistant: str) -> None:
         self._assistant = assistant
-        self._status = status
         self._begun: set[str] = set()
 
     def __call__(self, entry: dg.EventLogEntry) -> None:
@@ -31,7 +32,7 @@ class RunProgress:
                 progress.print(f"    {entry.user_message}", style="dim")
         elif event.event_type == dg.DagsterEventType.STEP_START and event.step_key:
             self._begun.add(event.step_key)
-            self._status.update(f"  {self._name(event.step_key)} …")
+            progress.print(f"  {self._name(event.step_key)} …", style="dim")
         elif event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY:
             error = event.step_retry_data.error
             message = (error.cause or error).message.strip()

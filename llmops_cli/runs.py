@@ -9,7 +9,6 @@ import dagster as dg
 
 from llmops_assets.definitions import build_definitions
 from llmops_cli.instance import prepare_instance
-from llmops_cli.output import progress
 from llmops_cli.run_progress import RunProgress
 from llmops_core.assistant import Assistant
 from llmops_core.errors import PermanentError
@@ -39,8 +38,8 @@ def run_job(
     prepare_instance(settings)
     definition = build_definitions(assistant.folder).resolve_job_def(job)
     run_id = str(uuid.uuid4())
-    with dg.DagsterInstance.get() as instance, progress.status("") as status:
-        instance.add_event_listener(run_id, RunProgress(assistant.name, status))
+    with dg.DagsterInstance.get() as instance:
+        instance.add_event_listener(run_id, RunProgress(assistant.name))
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         result = definition.execute_in_process(
             run_config={**quiet, **(config or {})},

@@ -76,4 +76,4 @@ def test_what_is_held_out_stays_unseen(assistant: Assistant) -> None:
 def test_where_nothing_is_poor_that_is_said(assistant: Assistant) -> None:
     poor, lines = evaluated(assistant, [GOOD])
     assert poor == {"cases": 0, "worst": []}
-    assert lines[-1] == "Of split tune every case found its documents, and no answer is poor."
+    assert lines[-1] == "Every case of split tune found its documents, and no answer to one is poor."

@@ -5,7 +5,6 @@ import uuid
 import dagster as dg
 import pytest
 
-from llmops_cli.output import progress
 from llmops_cli.run_progress import RunProgress
 
 
@@ -21,8 +20,8 @@ def test_a_step_that_is_tried_again_says_why(capsys: pytest.CaptureFixture[str])
         documents()
 
     run_id = str(uuid.uuid4())
-    with dg.DagsterInstance.ephemeral() as instance, progress.status("") as status:
-        instance.add_event_listener(run_id, RunProgress("notes", status))
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_event_listener(run_id, RunProgress("notes"))
         build.execute_in_process(instance=instance, run_id=run_id)
     lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
     tried = "corpus/documents is tried again after: ValueError: the catalog is locked [/by another]"
