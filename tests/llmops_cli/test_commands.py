@@ -83,7 +83,7 @@ def test_a_build_again_embeds_nothing(built: Path) -> None:
 
 def test_a_build_shows_each_asset_with_its_numbers_and_names_its_run(built: Path) -> None:
     result = CliRunner().invoke(main, ["build"])
-    made = dict(re.findall(r"^  (\w+/\w+) +([^…]+)$", result.stderr, re.MULTILINE))
+    made = dict(re.findall(r"^  (\w+/\w+) +([^…\n]+)$", result.stderr, re.MULTILINE))
     assert set(made) == {
         *("corpus/documents", "corpus/rejected", "corpus/chunks", "index/embeddings", "index/vector_index"),
         *("prompts/versions", "release/manifests"),
