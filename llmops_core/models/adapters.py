@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-import uuid
 from pathlib import Path
+
+from filelock import FileLock
 
 from llmops_core.errors import ModelError
 from llmops_core.ids import HASH_LENGTH
@@ -34,11 +35,12 @@ def store_adapter(settings: Settings, source: Path) -> str:
         :HASH_LENGTH
     ]
     target = settings.models / "adapters" / digest
-    if not (target / WEIGHTS).exists():
-        target.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            # A name of its own: two builds may store the same adapter at once.
-            part = target / f".{name}.{uuid.uuid4().hex}"
-            part.write_bytes(data)
-            part.replace(target / name)
+    target.mkdir(parents=True, exist_ok=True)
+    # Two builds may store the same one at once.
+    with FileLock(target.parent / ".lock"):
+        if not (target / WEIGHTS).exists():
+            for name, data in files.items():
+                part = target / f"{name}.part"
+                part.write_bytes(data)
+                part.replace(target / name)
     return digest
