@@ -37,7 +37,7 @@ def store_adapter(settings: Settings, source: Path) -> str:
     target = settings.models / "adapters" / digest
     target.mkdir(parents=True, exist_ok=True)
     # Two builds may store the same one at once.
-    with FileLock(target.parent / ".lock"):
+    with FileLock(settings.models / ".adapters.lock"):
         if not (target / WEIGHTS).exists():
             for name, data in files.items():
                 part = target / f"{name}.part"
