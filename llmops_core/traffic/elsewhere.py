@@ -31,9 +31,9 @@ Dated = tuple[float, Callable[[], BinaryIO]]
 
 
 def find_on_disk(folders: Iterable[Path], request_id: str) -> dict[str, Any] | None:
-    """The payload of a durable request in one of these spool folders, whoever writes there; None if it is not there.
+    """The payload of a request in one of these spool folders, whoever writes there; None if it is not there.
 
-    Raises `SpoolError`.
+    The last rows of an open segment may not be synced yet: a crash of the machine may still lose them. Raises `SpoolError`.
     """
     try:
         return _find(request_id, (segment for folder in folders for segment in _on_disk(folder)))
