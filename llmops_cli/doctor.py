@@ -15,7 +15,7 @@ from dagster._core.scheduler.instigation import InstigatorStatus
 
 from llmops_assets.definitions import build_definitions
 from llmops_cli.context import assistant_folders, json_option, reports_errors
-from llmops_cli.instance import prepare_instance
+from llmops_cli.instance import instance_file, missing_settings, prepare_instance
 from llmops_cli.output import emit, table
 from llmops_cli.upgrade import upgrade
 from llmops_core.assistant import FILE_NAME, Assistant
@@ -202,8 +202,8 @@ def _spool(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
-    """Whether an earlier version of the program left anything to upgrade."""
-    changes, _ = upgrade(settings, dry_run=True)
+    """Whether an earlier version of the program left anything to upgrade, or a person something to add."""
+    changes, by_hand = upgrade(settings, dry_run=True)
     if changes:
         hint = (
             f"left by an earlier version: {'; '.join(changes[:CHANGES_SHOWN])}{'; …' * (len(changes) > CHANGES_SHOWN)}"
@@ -211,3 +211,9 @@ def _home(settings: Settings) -> Iterator[Finding]:
         yield Finding("home", "warn", f"{hint}. Run: llmops upgrade")
     else:
         yield Finding("home", "ok", "of this version")
+    if by_hand and (missing := missing_settings(settings)):
+        detail = (
+            f"{instance_file(settings)} was changed by hand and lacks {', '.join(missing)}. `llmops upgrade --dry-run` shows"
+            " what this version would write: add what is missing, then restart `llmops dev`"
+        )
+        yield Finding("dagster.yaml", "warn", detail)

@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import yaml
 from filelock import FileLock
 
 from llmops_core.errors import ConfigError
@@ -101,3 +104,17 @@ def instance_file(settings: Settings) -> Path:
 def is_as_shipped(text: str) -> bool:
     """Whether a `dagster.yaml` is as some version of the program wrote it, changed by nobody since."""
     return hashlib.sha256(text.encode()).hexdigest() in SHIPPED
+
+
+def missing_settings(settings: Settings) -> list[str]:
+    """What `dagster.yaml` says nothing of and this version writes there, by dotted names."""
+    present = yaml.safe_load(instance_file(settings).read_text(encoding="utf-8"))
+    return list(_missing(yaml.safe_load(INSTANCE_FILE), present or {}))
+
+
+def _missing(wanted: dict[str, Any], present: dict[str, Any]) -> Iterator[str]:
+    for name, value in wanted.items():
+        if name not in present:
+            yield name
+        elif isinstance(value, dict) and isinstance(present[name], dict):
+            yield from (f"{name}.{below}" for below in _missing(value, present[name]))

@@ -11,6 +11,7 @@ from llmops_cli.context import json_option, reports_errors
 from llmops_cli.instance import INSTANCE_FILE, instance_file, is_as_shipped, prepare_instance
 from llmops_cli.output import emit
 from llmops_core.home import FORMAT, home_format, mark_home
+from llmops_core.lakehouse.catalog_errors import mapped_errors
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings, load_settings
 
@@ -38,7 +39,7 @@ def upgrade(settings: Settings, *, dry_run: bool) -> tuple[list[str], list[str]]
     changes, by_hand = _dagster_settings(settings, dry_run=dry_run)
     for assistant in lakehouse.assistants():
         changes += lakehouse.prepare(assistant, dry_run=dry_run)
-    changes += _dagster_storage(dry_run=dry_run)
+    changes += _dagster_storage(settings, dry_run=dry_run)
     if made_before is not None and made_before < FORMAT:
         changes.append(f"home: format {made_before} to {FORMAT}")
     if not dry_run:
@@ -72,10 +73,14 @@ def _dagster_settings(settings: Settings, *, dry_run: bool) -> tuple[list[str], 
     return [], [note]
 
 
-def _dagster_storage(*, dry_run: bool) -> list[str]:
+def _dagster_storage(settings: Settings, *, dry_run: bool) -> list[str]:
     """Migrate Dagster's databases."""
     # Dagster prints what it does; standard output is the command's own.
-    with redirect_stdout(sys.stderr), dg.DagsterInstance.get() as instance:
+    with (
+        redirect_stdout(sys.stderr),
+        mapped_errors(f"Dagster's storage ({settings.dagster_home})"),
+        dg.DagsterInstance.get() as instance,
+    ):
         storages = {
             "runs": instance.run_storage,
             "events": instance.event_log_storage,

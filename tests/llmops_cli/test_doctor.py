@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from dagster._daemon.types import DaemonHeartbeat
 
 from llmops_cli import doctor
-from llmops_cli.instance import prepare_instance
+from llmops_cli.instance import instance_file, prepare_instance
 from llmops_cli.main import main
 from llmops_core.home import FORMAT
 from llmops_core.lakehouse.lakehouse import Lakehouse
@@ -274,12 +274,29 @@ def test_dagsters_storage_that_cannot_be_opened_is_told_with_its_folder_and_the_
     database.mkdir()  # the system's own answer is that of a volume that is read-only
     code, rows = examined()
     assert code == 1
-    state, detail = rows["Dagster"]
-    assert state == "fail"
-    assert str(load_settings().dagster_home) in detail
-    assert "unable to open database file" in detail
-    assert "read-only" in detail
-    assert "SQL" not in detail
+    for what in ("Dagster", "home"):
+        state, detail = rows[what]
+        assert state == "fail"
+        assert str(load_settings().dagster_home) in detail
+        assert "unable to open database file" in detail
+        assert "read-only" in detail
+        assert "SQL" not in detail
+
+
+def test_a_dagster_yaml_that_was_changed_by_hand_is_a_warning_while_anything_is_missing(project: Path) -> None:
+    prepare_instance(load_settings())
+    file = instance_file(load_settings())
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole.partition("run_launcher:")[0], encoding="utf-8")
+    state, detail = examined()[1]["dagster.yaml"]
+    assert state == "warn"
+    assert str(file) in detail
+    assert "lacks run_launcher, run_monitoring, retention." in detail
+    assert "llmops upgrade --dry-run" in detail
+    file.write_text(whole.replace("  poll_interval_seconds: 30\n", ""), encoding="utf-8")
+    assert "lacks run_monitoring.poll_interval_seconds." in examined()[1]["dagster.yaml"][1]
+    file.write_text(whole.replace("poll_interval_seconds: 30", "poll_interval_seconds: 20"), encoding="utf-8")
+    assert "dagster.yaml" not in examined()[1]
 
 
 def test_little_space_on_the_disk_is_a_warning_with_the_way_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
