@@ -16,7 +16,7 @@ STOP_TIMEOUT_S = 30.0
 
 def _main() -> None:
     """Be `dagster dev` with the arguments of this process, which has to lead a process group of its own."""
-    # From the first moment on, as Dagster has it later: SIGTERM must come to `finally`.
+    # Before Dagster does the same, for its imports take long: SIGTERM must come to `finally`.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     when_parent_ends(_end)
     # It commends `dg dev`, which is not part of Dagster itself.
