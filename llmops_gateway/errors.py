@@ -13,7 +13,6 @@ from llmops_core.errors import (
     LlmopsError,
     ModelError,
     NotFoundError,
-    PromptError,
     RetryableError,
 )
 from llmops_gateway.protocol import error_body
@@ -26,13 +25,13 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def status_of(error: Exception) -> int:
-    """The HTTP status of an error; 500 for a fault of the gateway itself."""
+    """The HTTP status of an error; 500 for a fault of the gateway itself or of a release's prompt."""
     if isinstance(error, NotFoundError):
         return 404
     if isinstance(error, (InvalidRequestError, ContextOverflowError)):
         return 400
-    # Models and prompts are the release's: what a person mends there answers the same request later.
-    if isinstance(error, (RetryableError, ModelError, PromptError)):
+    # What a person mends of a model answers the same request later. A prompt never changes within its release.
+    if isinstance(error, (RetryableError, ModelError)):
         return 503
     return 500
 

@@ -9,7 +9,7 @@ from typing import Any
 from llmops_core.errors import LlmopsError, NotFoundError, SpoolError
 from llmops_core.settings import Settings
 from llmops_core.traffic.columns import TRAFFIC_TABLES
-from llmops_core.traffic.elsewhere import find_on_disk, find_shipped
+from llmops_core.traffic.elsewhere import find_on_disk, find_shipped, unreadable
 from llmops_core.traffic.folder import abandoned, spool_folders
 from llmops_core.traffic.ingest import taken_by_all
 from llmops_core.traffic.ingested import find_request
@@ -72,18 +72,31 @@ class Spools:
         """A logged request as the row's JSON, whichever gateway answered it. Blocks.
 
         Looks on local disk, then in what other machines have shipped, then in Iceberg: the way of a row, so that one that moves
-        on meanwhile is met. Raises `NotFoundError`, `SpoolError` or `LakehouseError`.
+        on meanwhile is met. A spool that cannot be read is an error, `SpoolError`, only if the row is nowhere else. Raises
+        `NotFoundError`, too, and `LakehouseError`.
         """
         writers = list(self._writers.values())
         for writer in writers:
             found = writer.find(request_id)
             if found is not None:
                 return found
-        here = {folder.name: folder for folder in spool_folders(self._settings.spool)}
-        others = here.keys() - {writer.gateway_id for writer in writers}
-        found = find_on_disk([here[gateway_id] for gateway_id in others], request_id)
-        if found is not None:
-            return found
+        trouble: SpoolError | None = None
+        here = {writer.gateway_id for writer in writers}
+        try:
+            folders = spool_folders(self._settings.spool)
+        except OSError as error:
+            folders, trouble = [], unreadable(error)
+        for folder in folders:
+            if folder.name in here:
+                continue
+            try:
+                found = find_on_disk([folder], request_id)
+            except SpoolError as error:
+                trouble = error
+                continue
+            if found is not None:
+                return found
+            here.add(folder.name)
         with self._lakehouse.use() as lakehouse:
             filesystem, root = lakehouse.spool()
             for assistant in lakehouse.assistants():
@@ -95,6 +108,8 @@ class Spools:
                 ingested = find_request(table, request_id)
                 if ingested is not None:
                     return ingested.to_payload()
+        if trouble:
+            raise trouble
         raise NotFoundError(
             f"There is no request {request_id!r} in the log. The id is `id` of the answer and its x-request-id header. One that"
             " a gateway on another machine answered is there some seconds later: try again."

@@ -38,9 +38,14 @@ def find_on_disk(folders: Iterable[Path], request_id: str) -> dict[str, Any] | N
     try:
         return _find(request_id, (segment for folder in folders for segment in _on_disk(folder)))
     except OSError as error:
-        raise SpoolError(
-            f"The request spool of another gateway cannot be read: {error}. Gateways of one home have to run as one user."
-        ) from error
+        raise unreadable(error) from error
+
+
+def unreadable(error: OSError) -> SpoolError:
+    """What to say of a spool on this disk that cannot be read."""
+    return SpoolError(
+        f"The request spool of another gateway cannot be read: {error}. Gateways of one home have to run as one user."
+    )
 
 
 def find_shipped(

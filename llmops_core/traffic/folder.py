@@ -130,7 +130,10 @@ def spool_folders(root: Path) -> list[Path]:
 
 
 def _folders(below: Path) -> list[Path]:
-    return sorted(path for path in below.iterdir() if path.is_dir()) if below.is_dir() else []
+    try:
+        return sorted(path for path in below.iterdir() if path.is_dir()) if below.is_dir() else []
+    except FileNotFoundError:  # gone meanwhile
+        return []
 
 
 def _try_hold(path: Path) -> SpoolFolder | None:

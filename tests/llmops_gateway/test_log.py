@@ -195,6 +195,6 @@ def test_a_prompt_that_does_not_render_is_told_with_its_release_and_version(gate
         openai.InternalServerError, match=f"{broken}, version {version.version} .*nobody_knows"
     ) as failed:
         gateway.ask(model=f"{NAME}@{broken}")
-    assert failed.value.status_code == 503
+    assert failed.value.status_code == 500
     row = gateway.logged(failed.value.response.headers["x-request-id"])
-    assert (row["status"], row["error_type"], row["prompt_version"]) == (503, "PromptError", version.version)
+    assert (row["status"], row["error_type"], row["prompt_version"]) == (500, "PromptError", version.version)

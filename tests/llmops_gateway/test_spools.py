@@ -1,13 +1,16 @@
 """The spools of a gateway: what cannot be opened is reported, and tried again."""
 
+import json
 import logging
 from pathlib import Path
 
 import pytest
 
-from llmops_core.errors import SpoolError
+from llmops_core.errors import NotFoundError, SpoolError
+from llmops_core.ids import uuid7
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings, load_settings
+from llmops_core.traffic.line import SEALED, segment_name
 from llmops_gateway.spools import Spools
 from tests.running_gateway import NAME, until
 
@@ -76,3 +79,21 @@ def test_a_lakehouse_that_is_away_is_reported_once(
             assert len(reported()) == 2
         finally:
             spools.stop()
+
+
+def test_a_foreign_spool_that_cannot_be_read_hides_no_row_that_is_elsewhere(settings: Settings) -> None:
+    request_id = str(uuid7())
+    line = json.dumps({"payload": {"request_id": request_id}}, separators=(",", ":"))
+    damaged = settings.spool / NAME / "a" / segment_name(1, SEALED)
+    damaged.mkdir(parents=True)
+    whole = settings.spool / NAME / "b" / segment_name(1, SEALED)
+    whole.parent.mkdir()
+    whole.write_text(f"{line}\n")
+    spools = Spools(settings)
+    assert spools.find(request_id) == {"request_id": request_id}
+    whole.unlink()
+    with pytest.raises(SpoolError, match="cannot be read"):
+        spools.find(request_id)
+    damaged.rmdir()
+    with pytest.raises(NotFoundError):
+        spools.find(request_id)
