@@ -14,7 +14,9 @@ from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEvent,
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
-from dagster._core.storage.tags import PARTITION_NAME_TAG
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG, PARTITION_NAME_TAG, ROOT_RUN_ID_TAG
 from dagster._serdes import deserialize_value
 
 from jobs.build import CAUSE_TAG, exclusive
@@ -29,14 +31,16 @@ Thing = tuple[DagsterEventType, dg.AssetKey, str | None, object]
 
 
 def unneeded_runs(instance: dg.DagsterInstance, assistant: Assistant, now: datetime) -> list[str]:
-    """Ids of the assistant's runs that ended more than `retention.log_days` before `now` and may go; `AT_ONCE` at most.
+    """Ids of the assistant's runs that ended more than `retention.log_days` before `now` and may go; about `AT_ONCE` at most.
 
     A run stays while it holds the latest event of a kind of an asset, a check or a partition of one, while it is the latest of
-    its job that ended as it did, and while a run of its cause stays, since `documents_changed` counts and numbers those. Only
-    a run that is old itself takes the place of another: how all stood at any moment since then can still be seen.
+    its job that ended as it did, while a run of its cause stays, since `documents_changed` counts and numbers those, and while
+    a re-execution of it stays, since Dagster asks for its origin. Only a run that is old itself takes the place of another:
+    how all stood at any moment since then can still be seen.
     """
     latest: dict[tuple[object, ...], tuple[int, str]] = {}
     causes: dict[str, str | None] = {}
+    repeats = _repeats(instance)
     ended_before = now - timedelta(days=assistant.retention.log_days)
     for record, things in _runs(instance, assistant, ended_before):
         run = record.dagster_run
@@ -46,26 +50,58 @@ def unneeded_runs(instance: dg.DagsterInstance, assistant: Assistant, now: datet
         reports: list[tuple[tuple[object, ...], int]] = [(ended, record.storage_id), *things.items()]
         for what, number in reports:
             latest[what] = max(latest.get(what, (number, run.run_id)), (number, run.run_id))
-        if len(causes) == AT_ONCE:
-            break
-    needed = {run_id for _, run_id in latest.values()}
-    gone = Counter(cause for run_id, cause in causes.items() if cause and run_id not in needed)
-    whole = {cause for cause, number in gone.items() if instance.get_runs_count(_of_cause(cause)) == number}
-    return [run_id for run_id, cause in causes.items() if run_id not in needed and (cause is None or cause in whole)]
+        # Not by those looked at: of these any number may have to stay, for any time.
+        if len(causes) % PAGE == 0 and len(unneeded := _unneeded(instance, latest, causes, repeats)) >= AT_ONCE:
+            return unneeded
+    return _unneeded(instance, latest, causes, repeats)
 
 
 def forget_runs(instance: dg.DagsterInstance, run_ids: list[str]) -> None:
     """Delete runs with their events, verdicts of checks, logs and files."""
     storage = _events(instance)
     for run_id in run_ids:
-        instance.delete_run(run_id)
-        # Dagster leaves these: the verdicts, what the steps printed, and the emptied database of the run.
+        # First what Dagster leaves and only the run leads to: after a kill the next maintenance finds it once more.
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
         with storage.index_connection() as connection:
             connection.execute(db.delete(AssetCheckExecutionsTable).where(AssetCheckExecutionsTable.c.run_id == run_id))
-        instance.compute_log_manager.delete_logs(prefix=[run_id])
+        instance.delete_run(run_id)
+        # SQLite keeps the tags, by which Dagster finds the re-executions of a run, and the emptied database of the run.
+        with _rows(instance).connect() as connection:
+            connection.execute(db.delete(RunTagsTable).where(RunTagsTable.c.run_id == run_id))
         if isinstance(storage, SqliteEventLogStorage):
             for end in ("", "-wal", "-shm"):
                 Path(storage.path_for_shard(run_id) + end).unlink(missing_ok=True)
+
+
+def _unneeded(
+    instance: dg.DagsterInstance,
+    latest: dict[tuple[object, ...], tuple[int, str]],
+    causes: dict[str, str | None],
+    repeats: list[tuple[str, str]],
+) -> list[str]:
+    """Those of the runs in `causes` that may go: none holds the latest of anything, or is held by a run that stays."""
+    going = causes.keys() - {run_id for _, run_id in latest.values()}
+    numbers = Counter(cause for run_id in going if (cause := causes[run_id]))
+    whole = {cause for cause, number in numbers.items() if instance.get_runs_count(_of_cause(cause)) == number}
+    while True:
+        staying = {cause for run_id, cause in causes.items() if cause and (run_id not in going or cause not in whole)}
+        held = {run_id for run_id in going if causes[run_id] in staying}
+        held |= {origin for origin, repeat in repeats if origin in going and repeat not in going}
+        if not held:
+            return [run_id for run_id in causes if run_id in going]
+        going -= held
+
+
+def _repeats(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
+    """Runs that were executed anew, as a whole or from a step on, each with the run that did so."""
+    tags = RunTagsTable.c
+    query = (
+        db.select(tags.value, tags.run_id)
+        .join_from(RunTagsTable, RunsTable, tags.run_id == RunsTable.c.run_id)
+        .where(tags.key.in_([ROOT_RUN_ID_TAG, PARENT_RUN_ID_TAG]))
+    )
+    with _rows(instance).connect() as connection:
+        return [(origin, repeat) for origin, repeat in connection.execute(query)]
 
 
 def _runs(
@@ -117,6 +153,12 @@ def _thing(event: DagsterEvent) -> Thing:
 
 def _of_cause(cause: str) -> dg.RunsFilter:
     return dg.RunsFilter(tags={CAUSE_TAG: cause})
+
+
+def _rows(instance: dg.DagsterInstance) -> SqlRunStorage:
+    storage = instance.run_storage
+    assert isinstance(storage, SqlRunStorage)
+    return storage
 
 
 def _events(instance: dg.DagsterInstance) -> SqlEventLogStorage:

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG
 
 from jobs.build import CAUSE_TAG
 from jobs.maintenance import maintain_all
@@ -23,6 +24,7 @@ DOCUMENTS, EMBEDDINGS, SEEN, BELOW = (
     dg.AssetKey(["notes", "corpus", noun]) for noun in ("documents", "embeddings", "seen", "below")
 )
 CHECK = dg.AssetCheckKey(DOCUMENTS, "is_sound")
+PART_CHECK = dg.AssetCheckKey(EMBEDDINGS, "are_near")
 RETENTION = timedelta(days=2)
 
 
@@ -71,9 +73,17 @@ class Pipeline:
         def is_sound() -> dg.AssetCheckResult:
             return dg.AssetCheckResult(passed=True, metadata={"version": self.version})
 
-        @dg.asset(key=EMBEDDINGS, partitions_def=dg.StaticPartitionsDefinition(self.parts))
+        partitions = dg.StaticPartitionsDefinition(self.parts)
+
+        @dg.asset(key=EMBEDDINGS, partitions_def=partitions)
         def embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
             return dg.MaterializeResult(data_version=dg.DataVersion(f"{context.partition_key}-{self.version}"))
+
+        @dg.asset_check(asset=embeddings, partitions_def=partitions, blocking=True)
+        def are_near(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(
+                passed=True, metadata={"data_version": f"{context.partition_key}-{self.version}"}
+            )
 
         @dg.observable_source_asset(key=SEEN)
         def seen() -> dg.DataVersion:
@@ -84,7 +94,7 @@ class Pipeline:
 
         self.definitions = dg.Definitions(
             assets=[documents, embeddings, seen, below],
-            asset_checks=[is_sound],
+            asset_checks=[is_sound, are_near],
             jobs=[
                 dg.define_asset_job("documents", dg.AssetSelection.assets(DOCUMENTS)),
                 dg.define_asset_job("embeddings", dg.AssetSelection.assets(EMBEDDINGS)),
@@ -94,14 +104,21 @@ class Pipeline:
             ],
         )
 
-    def run(self, job: str, part: str | None = None, only: dg.AssetKey | None = None, cause: str = "") -> str:
+    def run(
+        self,
+        job: str,
+        part: str | None = None,
+        only: dg.AssetKey | None = None,
+        cause: str = "",
+        tags: dict[str, str] | None = None,
+    ) -> str:
         """A run of a job, or of one asset of it; its id."""
         resolved = self.definitions.resolve_job_def(job)
         done = resolved.execute_in_process(
             instance=self.instance,
             partition_key=part,
             asset_selection=[only] if only else None,
-            tags={CAUSE_TAG: cause} if cause else {},
+            tags=({CAUSE_TAG: cause} if cause else {}) | (tags or {}),
             raise_on_error=not self.breaks,
         )
         return done.run_id
@@ -123,6 +140,7 @@ class Pipeline:
         partitions = {part: latest_materialization(self.instance, EMBEDDINGS, part) for part in self.parts}
         with dg.build_asset_context(instance=self.instance) as context:
             verdict = latest_evaluation(context, DOCUMENTS, CHECK.name)
+            verdicts = {part: latest_evaluation(context, EMBEDDINGS, PART_CHECK.name, part) for part in self.parts}
         summary = self.instance.event_log_storage.get_asset_check_summary_records([CHECK])[CHECK]
         return {
             "recorded": recorded_versions(self.instance, self.assistant),
@@ -130,6 +148,7 @@ class Pipeline:
             "embeddings": partitions,
             "materialized": set(self.instance.get_materialized_partitions(EMBEDDINGS)),
             "verdict": verdict,
+            "verdicts": verdicts,
             "summary": summary.last_check_execution_record,
             "observed": self.instance.fetch_observations(SEEN, limit=1).records[0],
             "assets": {
@@ -163,6 +182,8 @@ def test_runs_that_others_superseded_go_with_their_files_and_all_that_is_asked_o
     kept += [pipeline.run("below")]
     pipeline.requests()
     before = pipeline.view()
+    versions = {part: verdict.metadata["data_version"].value for part, verdict in before["verdicts"].items()}
+    assert versions == {pipeline.parts[0]: f"{pipeline.parts[0]}-1", pipeline.parts[1]: f"{pipeline.parts[1]}-2"}
     assert all(files_of(home, run_id) for run_id in old)
     assert any("compute_logs" in path.as_posix() for path in files_of(home, old[0]))
 
@@ -174,6 +195,8 @@ def test_runs_that_others_superseded_go_with_their_files_and_all_that_is_asked_o
     assert all(instance.all_logs(run_id) for run_id in kept)
     history = instance.event_log_storage.get_asset_check_execution_history(CHECK, limit=10)
     assert [record.run_id for record in history] == [kept[1]]
+    history = instance.event_log_storage.get_asset_check_execution_history(PART_CHECK, limit=10)
+    assert {record.run_id for record in history} == {kept[0], kept[2]}
     assert pipeline.maintain(later()) == []
 
     assert pipeline.requests() == 0
@@ -228,8 +251,60 @@ def test_runs_of_one_cause_go_together(pipeline: Pipeline) -> None:
 def test_very_many_runs_go_in_more_than_one_maintenance(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.run_history.AT_ONCE", 2)
     monkeypatch.setattr("jobs.run_history.PAGE", 1)
+    runs = [pipeline.run("below") for _ in range(4)]
+    assert [pipeline.maintain(later()) for _ in range(3)] == [runs[:2], runs[2:3], []]
+
+
+def test_runs_that_have_to_stay_keep_none_after_them_from_going(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.run_history.AT_ONCE", 2)
+    monkeypatch.setattr("jobs.run_history.PAGE", 1)
+    for _ in range(3):
+        pipeline.run("below", cause="notes:this")
+        pipeline.run("below", cause="notes:that")
     runs = [pipeline.run("below") for _ in range(3)]
-    assert [pipeline.maintain(later()) for _ in range(3)] == [runs[:1], runs[1:2], []]
+    between = later()
+    for cause in ("notes:this", "notes:that"):
+        pipeline.run("below", cause=cause)
+    assert pipeline.maintain(between) == runs[:2]
+
+
+def test_a_run_stays_while_a_re_execution_of_it_does(instance: dg.DagsterInstance, pipeline: Pipeline) -> None:
+    def again(root: str, parent: str) -> str:
+        return pipeline.run("below", tags={ROOT_RUN_ID_TAG: root, PARENT_RUN_ID_TAG: parent})
+
+    root = pipeline.run("below")
+    parent, lost = again(root, root), again(root, root)
+    between = later()
+    young = again(root, parent)
+    assert pipeline.maintain(between) == []
+    pipeline.run("below")
+    assert pipeline.maintain(between) == []
+    group = instance.get_run_group(root)
+    assert group
+    assert {run.run_id for run in group[1]} == {root, parent, lost, young}
+    assert pipeline.maintain(later()) == [root, parent, lost, young]
+
+
+def test_what_a_killed_maintenance_began_the_next_one_ends(
+    home: Path, instance: dg.DagsterInstance, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, last = pipeline.run("documents"), pipeline.run("documents")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dg.DagsterInstance, "delete_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.maintain(later())
+    assert instance.has_run(old)
+    history = instance.event_log_storage.get_asset_check_execution_history(CHECK, limit=10)
+    assert [record.run_id for record in history] == [last]
+    assert not any("compute_logs" in path.as_posix() for path in files_of(home, old))
+    assert pipeline.maintain(later()) == [old]
+    assert files_of(home, old) == []
 
 
 def test_runs_of_other_assistants_stay(instance: dg.DagsterInstance, pipeline: Pipeline) -> None:
