@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from llmops_core.models.store import known_models
 from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
 from llmops_core.traffic.ingest import mark_name
+from tests.llmops_cli.fake_gateway import serving
 
 MODELS = {f"model {model.name}" for model in known_models()}
 HOUR_S = 3600
@@ -68,14 +68,8 @@ def _listening(status: int) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Answer) as port:
+        yield port
 
 
 def test_an_empty_home_has_failures_with_the_command_that_brings_the_models(
