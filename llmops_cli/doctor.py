@@ -184,12 +184,11 @@ def _spool(settings: Settings, assistants: list[Assistant]) -> Iterator[Finding]
     for assistant in assistants:
         if assistant.name not in present:
             continue
-        tables = [lakehouse.table(assistant.name, name) for name in TRAFFIC_TABLES]
+        taken = taken_by_all(lakehouse.table(assistant.name, name) for name in TRAFFIC_TABLES)
         for folder in (settings.spool / assistant.name).glob("*/"):
-            taken = taken_by_all(tables, folder.name)
             for file in folder.iterdir():
                 number = segment_number(file.name, SEALED) or segment_number(file.name, OPEN)
-                if number is not None and number > taken:
+                if number is not None and number > taken[folder.name]:
                     with suppress(FileNotFoundError):  # a gateway has sealed it or cleared it away meanwhile
                         written.append(file.stat().st_mtime)
     if not written:

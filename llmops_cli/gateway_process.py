@@ -17,7 +17,7 @@ from openai import APIError, APIStatusError, DefaultHttpxClient, OpenAI
 from llmops_cli.output import doing, progress, url_of
 from llmops_core.errors import EngineError, LakehouseError, PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.logs import begin_log, log_file
+from llmops_core.logs import begin_log, path_of
 from llmops_core.parent import when_parent_ends
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
@@ -44,8 +44,8 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
         f"No gateway of this home runs on {running}, so this command starts its own; `llmops dev` keeps one running."
     )
     command = [sys.executable, "-m", "llmops_cli.gateway_process", "--port", "0", "--json"]
-    begin_log(_log(settings))
-    with _log(settings).open("ab") as log:
+    with begin_log(settings, "gateway") as log:
+        file = path_of(log)
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
         )
@@ -55,12 +55,12 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
         with doing("Starting the gateway"):
             line = process.stdout.readline()
         if not line:
-            raise EngineError(f"The gateway did not start; see {_log(settings)}")
+            raise EngineError(f"The gateway did not start; see {file}")
         said = json.loads(line)
         if "error" in said:
             raise EngineError(f"The gateway did not start: {said['error']['message']}")
         url = str(said["url"])
-        _wait(url, settings, assistant, reference, process)
+        _wait(url, settings, assistant, reference, (process, file))
         yield f"{url}/v1"
     finally:
         process.terminate()
@@ -100,10 +100,6 @@ def _check_release(settings: Settings, assistant: str, reference: str) -> None:
         Releases(Lakehouse.open(settings), assistant).get(reference)
 
 
-def _log(settings: Settings) -> Path:
-    return log_file(settings, "gateway")
-
-
 def _state(url: str, settings: Settings, assistant: str) -> dict[str, Any] | None:
     """What a gateway says of itself; None unless it runs, is of this very home and knows the assistant."""
     try:
@@ -116,14 +112,21 @@ def _state(url: str, settings: Settings, assistant: str) -> dict[str, Any] | Non
 
 
 def _wait(
-    url: str, settings: Settings, assistant: str, reference: str, started: "subprocess.Popen[bytes] | None" = None
+    url: str,
+    settings: Settings,
+    assistant: str,
+    reference: str,
+    started: "tuple[subprocess.Popen[bytes], Path] | None" = None,
 ) -> None:
-    """Return when the release can be asked for: at once for any but prod's, which is loaded when it is asked for."""
+    """Return when the release can be asked for: at once for any but prod's, which is loaded when it is asked for.
+
+    `started`: the gateway's process and its log, if this command started it.
+    """
 
     def ready() -> bool:
         state = _state(url, settings, assistant)
-        if state is None and (started is None or started.poll() is not None):
-            raise EngineError(f"The gateway on {url} ended; see {_log(settings)}")
+        if state is None and (started is None or started[0].poll() is not None):
+            raise EngineError(f"The gateway on {url} ended" + (f"; see {started[1]}" if started else "."))
         if state and (reference != PROD or assistant in state["serving"]):
             return True
         behind = state["behind"].get(f"{assistant}@{PROD}", {}) if state else {}

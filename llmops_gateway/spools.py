@@ -188,5 +188,4 @@ class Spools:
 
     def _taken(self, assistant: str, gateway_id: str) -> int:
         with self._lakehouse.use() as lakehouse:
-            tables = [lakehouse.table(assistant, name) for name in TRAFFIC_TABLES]
-            return taken_by_all(tables, gateway_id)
+            return taken_by_all(lakehouse.table(assistant, name) for name in TRAFFIC_TABLES)[gateway_id]

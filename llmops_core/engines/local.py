@@ -19,7 +19,7 @@ from typing import Self
 import httpx
 
 from llmops_core.errors import EngineError
-from llmops_core.logs import begin_log, log_file
+from llmops_core.logs import begin_log, path_of
 from llmops_core.settings import Settings
 
 START_TIMEOUT_S = 300.0
@@ -37,12 +37,11 @@ class LocalEngine:
 
     def __init__(self, settings: Settings, folder: Path, name: str, given_up: threading.Event | None = None) -> None:
         self._given_up = given_up or threading.Event()
-        # A name may be a reference such as hf:owner/model@revision.
-        self._log = log_file(settings, f"engine-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}")
         self._deadline = time.monotonic() + START_TIMEOUT_S
         command = [sys.executable, "-m", "llmops_engine", "--model", str(folder), "--model-name", name]
-        begin_log(self._log)
-        with self._log.open("ab") as log:
+        # A name may be a reference such as hf:owner/model@revision.
+        with begin_log(settings, f"engine-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}") as log:
+            self._log = path_of(log)
             self._process = subprocess.Popen(
                 [*command, "--device", settings.device],
                 stdin=subprocess.PIPE,

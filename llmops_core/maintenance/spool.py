@@ -14,12 +14,12 @@ from llmops_core.traffic.segments import gateways, numbers_upto, remove_upto
 def plan_segments(lakehouse: Lakehouse, assistant: str) -> dict[str, tuple[int, int]]:
     """Gateway → (last segment that both tables have, number of segments up to it that are still there)."""
     filesystem, root = lakehouse.spool()
-    tables = [lakehouse.table(assistant, name) for name in TRAFFIC_TABLES]
-    plan = {}
-    for gateway_id in gateways(filesystem, root, assistant):
-        upto = taken_by_all(tables, gateway_id)
-        plan[gateway_id] = (upto, len(numbers_upto(filesystem, root, assistant, gateway_id, upto)))
-    return plan
+    taken = taken_by_all(lakehouse.table(assistant, name) for name in TRAFFIC_TABLES)
+    return {
+        gateway_id: (upto, len(numbers_upto(filesystem, root, assistant, gateway_id, upto)))
+        for gateway_id in gateways(filesystem, root, assistant)
+        for upto in [taken[gateway_id]]
+    }
 
 
 def apply_segments(lakehouse: Lakehouse, assistant: str, plan: dict[str, tuple[int, int]]) -> None:

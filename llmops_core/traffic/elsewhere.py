@@ -55,13 +55,14 @@ def find_shipped(
 
     Gateways in `but` are passed over. Raises `LakehouseError`.
     """
+    taken = taken_by_all([table])
     return _find(
         request_id,
         (
             segment
             for gateway_id in gateways(fs, root, assistant)
             if gateway_id not in but
-            for segment in _shipped(fs, root, assistant, gateway_id, taken_by_all([table], gateway_id))
+            for segment in _shipped(fs, root, assistant, gateway_id, taken[gateway_id])
         ),
     )
 

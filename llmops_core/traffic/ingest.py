@@ -4,9 +4,12 @@ Segments of a gateway are contiguous and taken in order. The rows and the mark `
 are one commit without automatic retry: of two ingesters one wins, the other reads the mark again and goes on from there.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -45,9 +48,12 @@ class Ingested:
     snapshot: int | None
 
 
+_MARK = "spool."
+
+
 def mark_name(gateway_id: str) -> str:
     """The table property that holds the last segment of a gateway that the table has."""
-    return f"spool.{gateway_id}"
+    return f"{_MARK}{gateway_id}"
 
 
 def ingest(
@@ -65,7 +71,7 @@ def ingest(
         while True:
             # Before the mark: whoever commits between the two makes this commit fail, so that no segment comes twice.
             before = table.snapshot_id()
-            last = _taken(table, gateway_id)
+            last = _taken(table)[gateway_id]
             batch = list(islice(segments_after(fs, root, assistant, gateway_id, last), SEGMENTS_PER_COMMIT))
             if not batch:
                 break
@@ -92,9 +98,10 @@ def pending(tables: Sequence[LakeTable], fs: "FileSystem", root: str, assistant:
     """
     waiting: set[tuple[str, int]] = set()
     gaps: list[str] = []
+    marks = [_taken(table) for table in tables]
     for gateway_id in gateways(fs, root, assistant):
-        for table in tables:
-            last = _taken(table, gateway_id)
+        for taken in marks:
+            last = taken[gateway_id]
             numbers = numbers_after(fs, root, assistant, gateway_id, last)
             waiting.update((gateway_id, number) for number in numbers)
             gaps += [] if numbers else _gap(last, fs, root, assistant, gateway_id)
@@ -107,14 +114,16 @@ def waiting_rows(
     table: LakeTable, kind: str, fs: "FileSystem", root: str, assistant: str
 ) -> Iterator[Mapping[str, Any]]:
     """The payloads of a kind that were shipped and are not in the table yet, also those behind a segment that is missing."""
+    taken = _taken(table)
     for gateway_id in gateways(fs, root, assistant):
-        for segment in segments_across_gaps(fs, root, assistant, gateway_id, _taken(table, gateway_id)):
+        for segment in segments_across_gaps(fs, root, assistant, gateway_id, taken[gateway_id]):
             yield from (line["payload"] for line in segment.rows if line["kind"] == kind)
 
 
-def taken_by_all(tables: Iterable[LakeTable], gateway_id: str) -> int:
-    """The last segment of a gateway that every table has taken: up to it, spool files may go."""
-    return min((_taken(table, gateway_id) for table in tables), default=0)
+def taken_by_all(tables: Iterable[LakeTable]) -> Counter[str]:
+    """By gateway, the last segment that every table has taken, 0 where there is none: up to it, spool files may go."""
+    # What two counters have in common is the smaller number of each.
+    return reduce(and_, map(_taken, tables))
 
 
 _WAY_OUT = (
@@ -123,8 +132,10 @@ _WAY_OUT = (
 )
 
 
-def _taken(table: LakeTable, gateway_id: str) -> int:
-    return int(table.property(mark_name(gateway_id)) or 0)
+def _taken(table: LakeTable) -> Counter[str]:
+    """By gateway, the last segment that a table has taken."""
+    properties = table.load().properties
+    return Counter({name[len(_MARK) :]: int(last) for name, last in properties.items() if name.startswith(_MARK)})
 
 
 def _gap(last: int, fs: "FileSystem", root: str, assistant: str, gateway_id: str) -> list[str]:

@@ -128,7 +128,7 @@ def take_in(home: Path) -> None:
     for table in tables:
         ingest(table, TRAFFIC[table.spec.name], *lakehouse.spool(), NAME, RUN)
     for folder in abandoned(spool, NAME):
-        Shipper(folder, *lakehouse.spool(), NAME).forget(taken_by_all(tables, folder.gateway_id))
+        Shipper(folder, *lakehouse.spool(), NAME).forget(taken_by_all(tables)[folder.gateway_id])
 
 
 async def log(spool: Path, *gateways: Sequence[RequestRow | FeedbackRow]) -> None:

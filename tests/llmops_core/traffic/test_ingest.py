@@ -70,9 +70,9 @@ def test_lines_of_the_other_kind_make_a_mark_and_no_row(lakehouse: Lakehouse, fe
     tables = [lakehouse.table(ASSISTANT, f"traffic_{noun}") for noun in ("requests", "feedback")]
     assert pending(tables, *lakehouse.spool(), ASSISTANT) == 2
     assert take(lakehouse, "requests") == Ingested(0, 2, None)
-    assert (pending(tables, *lakehouse.spool(), ASSISTANT), taken_by_all(tables, GATEWAY)) == (2, 0)
+    assert (pending(tables, *lakehouse.spool(), ASSISTANT), taken_by_all(tables)[GATEWAY]) == (2, 0)
     take(lakehouse)
-    assert (pending(tables, *lakehouse.spool(), ASSISTANT), taken_by_all(tables, GATEWAY)) == (0, 2)
+    assert (pending(tables, *lakehouse.spool(), ASSISTANT), taken_by_all(tables)[GATEWAY]) == (0, 2)
 
 
 @pytest.mark.parametrize("later", [(), (3,)], ids=["the same segments", "one more"])
