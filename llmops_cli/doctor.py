@@ -1,5 +1,6 @@
 """`llmops doctor`: what a person would check one by one when something does not work."""
 
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -97,6 +98,11 @@ def _so_far(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _disk(settings: Settings) -> Iterator[Finding]:
     prepare_instance(settings)
+    if not os.access(settings.home, os.W_OK):
+        yield Finding(
+            "disk", "fail", f"{settings.home} (LLMOPS_HOME) cannot be written: it is read-only, or another user's"
+        )
+        return
     free = shutil.disk_usage(settings.home).free / 1e9
     detail = f"{free:.0f} GB free in {settings.home} (LLMOPS_HOME)"
     if free < ENOUGH_DISK_GB:

@@ -215,6 +215,8 @@ class LoadedReleases:
                 try:
                     self._engines.endpoint(generator)
                 except Exception as error:  # it is asked for again with the next request
+                    if self._engines.closed:
+                        return
                     log.error("release %s: its engine does not start: %s", release.release_id, error)
         self._engines.keep({release.manifest.generator.revision for release in self._alive})
 
@@ -232,6 +234,8 @@ class LoadedReleases:
             try:
                 release, _ = self._load(assistant, release_id)
             except Exception as error:  # a release that does not load must not stop the others
+                if self._engines.closed:
+                    return
                 reason = str(error) if isinstance(error, LlmopsError) else repr(error)
                 self._failures[assistant] = Failure(release_id, reason, time.monotonic() + RETRY_S)
                 if failure is None or (failure.release_id, failure.reason) != (release_id, reason):

@@ -93,6 +93,11 @@ class EnginePool:
             self._local.clear()
             self._adapters.clear()
 
+    @property
+    def closed(self) -> bool:
+        """Whether no engine will be started any more."""
+        return self._closed.is_set()
+
     def _local_url(self, pin: GeneratorPin) -> str:
         engine = self._local.get(pin.revision)
         if engine is None or not engine.alive():

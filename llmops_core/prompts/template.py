@@ -8,7 +8,7 @@ An undefined variable is an error, so that a misspelt name is not silently empty
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -45,6 +45,6 @@ class PromptTemplate:
         try:
             context = self._template.new_context(values)
             system, user = ("".join(self._template.blocks[block](context)).strip() for block in BLOCKS)
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        except Exception as error:  # a template's expressions raise whatever their operands do
             raise PromptError(f"Prompt {self.name} does not render: {error}") from error
         return system, user

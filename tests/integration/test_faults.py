@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from llmops_cli.doctor import examine
 from llmops_cli.main import main
 from llmops_core.assistant import Assistant
 from llmops_core.errors import LakehouseError
@@ -59,6 +60,7 @@ class Behind(datetime.datetime, metaclass=SameInstances):
     def now(cls, tz=None):
         return datetime.datetime.fromtimestamp(time.time(), tz)
 
+from llmops_cli.doctor import examine
 from llmops_cli.main import main
 import llmops_core.release.channels, llmops_core.release.registry
 for module in list(__import__("sys").modules.values()):
@@ -180,8 +182,11 @@ def test_a_home_that_can_only_be_read_is_searched_and_refuses_to_build(home: Set
         mount("-o", "remount,bind,ro", str(home.home))
         assert llmops(assistant, "search", "bread dough")["hits"]
         message = refused(assistant, "build")
+        seen = {finding.what: finding for finding in examine(home)}["disk"]
     finally:
         subprocess.run(["umount", "--lazy", str(home.home)], check=True)
+    assert seen.state == "fail"
+    assert "cannot be written" in seen.detail
     assert str(home.home) in message
     assert "may write there" in message
     assert llmops(assistant, "build")["embedded"] == 0

@@ -183,6 +183,24 @@ def test_stopping_does_not_wait_for_an_engine_that_is_loading(
     assert "was still loading" in str(loading.exception())
 
 
+def test_stopping_while_the_release_on_prod_is_loading_is_no_fault_of_the_release(
+    shared_home: Settings,
+    notes: Assistant,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    promote(shared_home, generator=_broken_generator(models, tmp_path))
+    monkeypatch.setattr(sys, "executable", _sleeper(tmp_path))
+    releases = LoadedReleases(shared_home)
+    releases.start()
+    until(lambda: next((c for c in psutil.Process().children() if _sleeps(c)), None))
+    releases.stop()
+    promote(shared_home)
+    assert not caplog.records
+
+
 def _sleeper(folder: Path) -> str:
     """A program that only sleeps, whatever it is told."""
     program = folder / "sleeper"

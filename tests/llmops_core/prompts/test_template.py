@@ -48,6 +48,8 @@ def test_a_template_that_cannot_work_is_refused_when_it_is_read(text: str, said:
         "{{ question.__class__.__mro__ }}",
         "{{ chunks.append(1) }}",
         "{{ 1 / 0 }}",
+        "{{ '%(name)s' % {} }}",
+        "{{ chunks | sort(attribute='nothing.at.all') | list }}",
         "{% for x in range(10 ** 9) %}{% endfor %}",
     ],
 )
