@@ -148,10 +148,10 @@ def _wait(
 
 def _main() -> None:
     """Be `llmops serve` for the time of a command, however the command ends."""
-    from llmops_cli.main import main
+    from llmops_cli.main import run
 
     when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    main(["serve", *sys.argv[1:]])
+    run("serve", *sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Each command lives in a module of its own, imported when it is called: `llmops --help` must not load a model library.
 """
 
+import atexit
+import gc
 import importlib
 from typing import Any
 
@@ -71,5 +73,13 @@ def main() -> None:
     """Run the whole life of an LLM assistant: from documents to a logged, replayable answer."""
 
 
+def run(*arguments: str) -> None:
+    """Be the program `llmops` with these arguments, by default those of the process."""
+    # Importing a model library makes a million objects, and each collection on the way, and at the end, looks at them all.
+    gc.set_threshold(100_000, 50, 50)
+    atexit.register(gc.freeze)
+    main(arguments or None)
+
+
 if __name__ == "__main__":
-    main()
+    run()
