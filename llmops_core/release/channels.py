@@ -12,11 +12,13 @@ from typing import Any
 import polars as pl
 
 from llmops_core.errors import ConflictError, InvalidRequestError
-from llmops_core.ids import uuid7
+from llmops_core.ids import canonical_json, uuid7
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 
 CHANNELS = ("dev", "staging", "prod")
+"""Those that people move; `canary` beside them is prod's second pointer (see canary.py)."""
+CANARY = "canary"
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,17 @@ class Pointer:
     release_id: str
     event_id: str
     at: datetime
+    experiment: str | None = None
+    """Of the canary: the event that began it."""
 
 
 def fold(events: pl.DataFrame) -> dict[str, Pointer]:
     """The channels after these events: for each the last one, in the order in which they were appended."""
+    last = {row["channel"]: row for row in events.iter_rows(named=True)}
     return {
-        str(row["channel"]): Pointer(row["release_id"], row["event_id"], row["at"])
-        for row in events.iter_rows(named=True)
+        channel: Pointer(row["release_id"], row["event_id"], row["at"], row["experiment"])
+        for channel, row in last.items()
+        if channel is not None and row["release_id"] is not None
     }
 
 
@@ -61,10 +67,13 @@ class Channels:
         reason: str,
         provenance: Provenance,
         expected: Mapping[str, Pointer] | None = None,
+        report_id: str | None = None,
+        gate: Mapping[str, Any] | None = None,
     ) -> Pointer:
         """Point `channel` to `release_id`; `expected` is the state that the decision was made on.
 
-        Moving to where it already points does nothing. Raises `ConflictError` if the channel was moved meanwhile.
+        `report_id` and `gate` are kept as the evidence. Moving to where it already points does nothing. Raises `ConflictError`
+        if the channel was moved meanwhile.
         """
         if channel not in CHANNELS:
             raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join(CHANNELS)}")
@@ -90,6 +99,9 @@ class Channels:
                 "previous_event_id": current.event_id if current else None,
                 "author": author,
                 "reason": reason,
+                "report_id": report_id,
+                "gate": None if gate is None else canonical_json(gate),
+                "experiment": None,
             }
             return pointer, event
 
@@ -106,7 +118,7 @@ def _in_order(events: pl.DataFrame) -> pl.DataFrame:
         (row["channel"], row["previous_event_id"]): event_id for event_id, row in rows.items()
     }
     ordered: list[str] = []
-    for channel in sorted({row["channel"] for row in rows.values()}):
+    for channel in {row["channel"]: None for row in rows.values()}:
         event_id = following.get((channel, None))
         while event_id is not None:
             ordered.append(event_id)
