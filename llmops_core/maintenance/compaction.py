@@ -8,8 +8,9 @@ asset takes it for new data. One commit a group of files bounds memory, and a ki
 
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.manifest import DataFile, ManifestContent
@@ -42,12 +43,21 @@ def groups(table: IcebergTable) -> list[list[DataFile]]:
     return [group for group in found if len(group) > 1]
 
 
-def rewrite(table: IcebergTable, group: list[DataFile], properties: Mapping[str, str]) -> bool:
-    """Replace these files by one of the same rows; False if somebody else changed the table so that it was dropped."""
+def rewrite(
+    table: IcebergTable,
+    group: list[DataFile],
+    properties: Mapping[str, str],
+    keep: Callable[[pa.Table], pa.Table] | None = None,
+) -> bool:
+    """Replace these files by one of the same rows, or of those that `keep` leaves: all that anybody will ever read.
+
+    False if somebody else changed the table so that it was dropped.
+    """
     from pyiceberg.io.pyarrow import ArrowScan, _dataframe_to_data_files
 
     scan = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue())
     rows = scan.to_table([FileScanTask(file) for file in group])
+    rows = keep(rows) if keep else rows
     original = data_snapshot_id(table)
     try:
         with LakeTransaction(table) as transaction:

@@ -30,6 +30,10 @@ class IndexPlan:
     kept: dict[str, str]
     """Old version, or table that cannot be read → why it stays."""
 
+    def revisions_of(self, needed: Needed) -> set[str]:
+        """The embedder revisions of versions that were to go and are needed by now."""
+        return {revision for revision, version in self.due if version in needed.index_versions}
+
 
 def plan_index_versions(
     lakehouse: Lakehouse, settings: Settings, assistant: Assistant, needed: Needed, now: datetime
@@ -87,7 +91,7 @@ def apply_index_versions(
     before = table.snapshot_id()
     if versions & set(table.read(before)["index_version"]):
         table.replace("index_version", versions, [], provenance, before)
-    needed_again = {revision for revision, _ in set(plan.due).difference(due)}
+    needed_again = plan.revisions_of(needed)
     for revision in table_names(plan.uri):
         index = VectorIndex(plan.uri, revision)
         if revision in plan.tables and revision not in needed_again:

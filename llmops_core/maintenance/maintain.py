@@ -23,6 +23,7 @@ from llmops_core.maintenance.notes import Notes
 from llmops_core.maintenance.report import Maintained
 from llmops_core.maintenance.spool import apply_segments, plan_segments
 from llmops_core.maintenance.tables import TablePlan, apply_table, plan_table
+from llmops_core.maintenance.vectors import DeadVectors, dead_vectors, delete_vectors
 from llmops_core.settings import Settings
 
 
@@ -57,20 +58,27 @@ def maintain(
             name: plan_table(lakehouse, lakehouse.table(assistant.name, name), assistant.retention, keep, present)
             for name in TABLES
         }
+        ending = set(tables["corpus_chunks"].snapshots)
+        vectors = dead_vectors(lakehouse, assistant.name, ending, index.tables)
         if not dry_run:
             # Channels move and requests come while the plan is made: what that needs stays, though it was to go.
             still = needed(lakehouse, assistant, recorded, present)
+            # Before the tables of former embedders, by which a later run would find what a kill has left.
+            former = [revision for revision in index.tables if revision not in index.revisions_of(still)]
+            vectors = dead_vectors(lakehouse, assistant.name, ending.difference(still.snapshots), former)
+            delete_vectors(lakehouse, assistant.name, vectors, provenance)
             apply_index_versions(lakehouse, assistant, index, still, provenance)
             apply_local(settings, local, still)
             apply_segments(lakehouse, assistant.name, segments)
             for name, plan in tables.items():
                 apply_table(lakehouse, lakehouse.table(assistant.name, name), plan, still, provenance)
             notes.ran(present)
-        return _report(index, local, segments, tables, present, dry_run=dry_run)
+        return _report(index, vectors, local, segments, tables, present, dry_run=dry_run)
 
 
 def _report(
     index: IndexPlan,
+    vectors: DeadVectors,
     local: LocalPlan,
     segments: Mapping[str, tuple[int, int]],
     tables: Mapping[str, TablePlan],
@@ -86,6 +94,7 @@ def _report(
         tables={name: plan.work for name, plan in tables.items()},
         index_versions=tuple(version for _, version in index.due),
         index_tables=tuple(index.tables),
+        vectors=vectors.rows,
         adapters=tuple(local.adapters),
         segments=sum(there for _, there in segments.values()),
         local_copies=len(local.copies),

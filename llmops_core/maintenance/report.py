@@ -35,6 +35,8 @@ class Maintained:
     index_versions: tuple[str, ...] = ()
     index_tables: tuple[str, ...] = ()
     """LanceDB tables of embedders that nothing uses any more."""
+    vectors: int = 0
+    """Vectors of former embedders, and of chunks that no snapshot has."""
     adapters: tuple[str, ...] = ()
     segments: int = 0
     """Shipped spool segments whose rows the tables have."""
@@ -67,6 +69,7 @@ class Maintained:
         facts = {
             "index versions": ", ".join(self.index_versions),
             "index tables": ", ".join(self.index_tables),
+            "vectors": self.vectors,
             "adapters": ", ".join(self.adapters),
             "spool segments": self.segments,
             "local copies of releases": self.local_copies,

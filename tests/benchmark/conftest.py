@@ -19,11 +19,11 @@ def report() -> Report:
     """Print a result and put it into docs/benchmarks.md, in place of the one that stood there under its name."""
 
     def write(name: str, ours: str, beside: str, ratio: float, wanted: str) -> None:
-        print(f"\n{name}: {ours}   beside it {beside}   ratio {ratio:.2f}   wanted {wanted}")
+        print(f"\n{name}: {ours}   beside it {beside}   ratio {ratio:.3f}   wanted {wanted}")
         before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
         table, after = rest.split(END)
         rows = dict(_named(line) for line in table.splitlines()[2:])
-        rows |= [_named(f"| {name} | {ours} | {beside} | {ratio:.2f} | {wanted} | {_machine()} |")]
+        rows |= [_named(f"| {name} | {ours} | {beside} | {ratio:.3f} | {wanted} | {_machine()} |")]
         body = "".join(f"{rows[key]}\n" for key in sorted(rows))
         PAGE.write_text(before + BEGIN + HEADER + body + END + after, encoding="utf-8")
 
