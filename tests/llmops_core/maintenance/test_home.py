@@ -37,6 +37,7 @@ from llmops_core.vectors.index import VectorIndex
 from tests.running_gateway import DOCUMENTS, NAME, QUESTION, write_assistant
 
 RUN = Provenance("test")
+MAINTENANCES = 6
 BEGIN = datetime.now(UTC)
 
 
@@ -132,7 +133,7 @@ def files_that_tables_name(lakehouse: Lakehouse) -> set[str]:
 def home(tmp_path_factory: pytest.TempPathFactory, shared_home: Settings) -> Home:
     """Four releases: the first named by a fresh log row, the second and third by nothing fresh, the fourth on prod.
 
-    Then five maintenances, a day apart, each after a dry run, that merge as few as two files.
+    Then six maintenances, a day apart, each after a dry run, that merge as few as two files.
     """
     folder = tmp_path_factory.mktemp("notes")
     home = Home(shared_home, write_assistant(folder, retention={"log_days": 3, "index_days": 1}))
@@ -149,7 +150,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared_home: Settings) -> Hom
     home.files_before = home.files()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compaction, "MANY", 2)
-        for days in (40, 41, 42, 43, 44):
+        for days in range(40, 40 + MAINTENANCES):
             everything = files_on_disk(shared_home.home)
             home.plans.append(home.maintain(days, dry_run=True))
             # Opening an SQLite file may leave a journal beside it.
@@ -180,6 +181,8 @@ def test_what_nothing_needs_is_gone_from_the_disk(home: Home) -> None:
     assert set(home.lakehouse.table(NAME, "index_vector_index").read()["index_version"]) == set(index.versions())
     assert home.files() == files_that_tables_name(home.lakehouse)
     assert len(home.files_before - home.files()) > 20
+    assert sum(report.vectors for report in home.reports) == 2, "of the editions of the second and third release"
+    assert home.lakehouse.table(NAME, "index_embeddings").read().height == len(DOCUMENTS) + 1
     needed = {*first.index.snapshots.values(), *last.index.snapshots.values(), *map(int, home.recorded_snapshots())}
     gone = {*second.index.snapshots.values(), *third.index.snapshots.values()} - needed
     assert gone
@@ -207,11 +210,11 @@ def test_the_release_on_prod_and_the_one_in_the_log_answer_as_before(home: Home)
 
 def test_readers_that_were_open_before_are_not_broken(home: Home) -> None:
     assert home.answers_in_grace == home.hits
-    assert home.answers == [[home.hits[0], home.hits[3]]] * 5
+    assert home.answers == [[home.hits[0], home.hits[3]]] * MAINTENANCES
 
 
 def test_shipped_segments_went_that_both_tables_have(home: Home) -> None:
-    assert [report.segments for report in home.reports] == [2, 0, 0, 0, 0]
+    assert [report.segments for report in home.reports] == [2] + [0] * (MAINTENANCES - 1)
     filesystem, root = home.lakehouse.spool()
     assert numbers_after(filesystem, root, NAME, "gone", 2) == [3]
     assert numbers_after(filesystem, root, NAME, "gone", 0) == []
