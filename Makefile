@@ -20,8 +20,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-test: setup  ## tests of every package
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: setup  ## tests of every package, on two cores: more threads of each process would wait for the other's
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 integration: setup  ## real processes: dagster dev with its daemon, a browser, kills
 	@$(BIN)/python -m pytest tests/integration --override-ini addopts="-q --import-mode=importlib --strict-markers"
