@@ -102,20 +102,26 @@ class Prompt(Section):
         return value
 
 
+Score = Literal["recall_at_1", "recall_at_5", "ndcg_at_10", "exact_match", "f1", "empty_rate"]
+
+
 class GateRule(Section):
     """One condition of the gate."""
 
-    metric: Literal["recall_at_1", "recall_at_5", "ndcg_at_10", "exact_match", "f1", "empty_rate"]
+    metric: Score
     mode: Literal["better", "not_worse"]
-    margin: float = Field(0.0, ge=0, le=1)
+    margin: float = Field(0.0, ge=0, le=1, description="better: by more than this; not_worse: by less than this.")
 
 
 class Gate(Section):
-    """What a release has to show against the one that serves."""
+    """What a release has to show on held-out cases before it reaches users."""
 
-    min_cases: int = Field(100, ge=1)
-    alpha: float = Field(0.05, gt=0, lt=1)
-    rules: list[GateRule] = Field([])
+    min_cases: int = Field(100, ge=1, description="With fewer held-out cases a rule is inconclusive: a person decides.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="How often a rule may pass a release that it should not.")
+    rules: list[GateRule] = Field([], description="What a candidate has to show against the release on prod.")
+    floors: dict[Score, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {}, description="Metric → least value (empty_rate: most) of the first release and of fresh documents."
+    )
 
 
 class Evaluation(Section):
@@ -129,9 +135,28 @@ class Evaluation(Section):
 class Canary(Section):
     """How a release meets its first users."""
 
-    share: float = Field(0.1, gt=0, lt=1)
-    min_requests: int = Field(200, ge=1)
-    max_hours: float = Field(24, gt=0)
+    mode: Literal["share", "shadow"] = Field(
+        "share", description="Some users are answered by it, or it answers copies of requests that no user sees."
+    )
+    share: float = Field(0.1, gt=0, lt=1, description="Of users: it answers them, or copies of their requests.")
+    min_requests: int = Field(
+        200, ge=1, description="Least requests in each arm, of which each user's first counts, before it can pass."
+    )
+    max_hours: float = Field(24, gt=0, description="After so many hours without enough of them it is rolled back.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Probability at most to roll back one that does no harm.")
+    metrics: list[Literal["errors", "latency", "empty", "feedback"]] = Field(
+        ["errors", "latency", "empty", "feedback"],
+        min_length=1,
+        description="What is compared; alpha is split over them.",
+    )
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "Canary":
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError("metrics names each metric at most once")
+        if self.mode == "shadow" and not {"errors", "empty"} & set(self.metrics):
+            raise ValueError("mode shadow compares errors and empty: name one of them in metrics")
+        return self
 
 
 class ReleaseSection(Section):

@@ -7,7 +7,7 @@ snapshot's properties. Concurrency: appends commute and are retried by PyIceberg
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -133,12 +133,14 @@ class LakeTable:
         return self._append(self._at(expected_snapshot), frame, provenance, marks or {})
 
     def append_decided(
-        self, decide: Callable[[pl.DataFrame], tuple[R, Mapping[str, Any] | None]], provenance: Provenance
+        self,
+        decide: Callable[[pl.DataFrame], tuple[R, Mapping[str, Any] | Sequence[Mapping[str, Any]] | None]],
+        provenance: Provenance,
     ) -> R:
-        """Append the row that `decide` makes of the present rows; if somebody wrote meanwhile, decide anew.
+        """Append the row, or rows, that `decide` makes of the present ones; if somebody wrote meanwhile, decide anew.
 
-        `decide` returns what the caller wants to know, and the row, or None if there is nothing to write. Only on tables
-        of the spec `COMPARE_AND_SET`. Raises `ConflictError` when others write all the time.
+        `decide` returns what the caller wants to know, and what to write: nothing if None or empty. Only on tables of the spec
+        `COMPARE_AND_SET`. Raises `ConflictError` when others write all the time.
         """
         for _ in range(DECISIONS):
             snapshot = self.snapshot_id()
@@ -148,11 +150,12 @@ class LakeTable:
             except NotFoundError:
                 # It was a compaction's original, and has expired since: the compaction now stands for itself.
                 continue
-            result, row = decide(present)
-            if row is None:
+            result, made = decide(present)
+            if not made:
                 return result
+            rows = [made] if isinstance(made, Mapping) else made
             try:
-                self.append_after(pl.DataFrame([row], schema=self.spec.frame_schema), provenance, snapshot)
+                self.append_after(pl.DataFrame(rows, schema=self.spec.frame_schema), provenance, snapshot)
             except ConflictError:
                 continue
             return result

@@ -4,7 +4,8 @@ Moving a channel is a compare-and-set on that table: load, check that the channe
 without retry. Of two movers one wins; the other sees `ConflictError` and what happened.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,14 +31,32 @@ class Pointer:
     at: datetime
     experiment: str | None = None
     """Of the canary: the event that began it."""
+    plan: Mapping[str, Any] | None = None
+    """Of the canary: how it was to go when it began (see canary.py)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A channel, and where it points from now on; None: to nothing."""
+
+    channel: str | None
+    """None: a decision about the release (approve, reject), which moves nothing."""
+    release_id: str | None
+    action: str
+    experiment: str | None = None
+    """Of the canary; None: this step begins one."""
+    plan: Mapping[str, Any] | None = None
+    decided: Pointer | None = None
+    """Of a step that was decided before it could be written: its event. However often it is taken, it is written once."""
 
 
 def fold(events: pl.DataFrame) -> dict[str, Pointer]:
     """The channels after these events: for each the last one, in the order in which they were appended."""
-    last = {row["channel"]: row for row in events.iter_rows(named=True)}
     return {
-        channel: Pointer(row["release_id"], row["event_id"], row["at"], row["experiment"])
-        for channel, row in last.items()
+        channel: Pointer(
+            row["release_id"], row["event_id"], row["at"], row["experiment"], json.loads(row["plan"] or "null")
+        )
+        for channel, row in _last(events).items()
         if channel is not None and row["release_id"] is not None
     }
 
@@ -77,35 +96,72 @@ class Channels:
         """
         if channel not in CHANNELS:
             raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join(CHANNELS)}")
-        seen = (self.state() if expected is None else expected).get(channel)
+        steps = (Step(channel, release_id, action),)
+        seen = self.state() if expected is None else expected
+        return self.take(
+            steps, author=author, reason=reason, provenance=provenance, expected=seen, report_id=report_id, gate=gate
+        )[channel]
 
-        def decide(rows: pl.DataFrame) -> tuple[Pointer, dict[str, Any] | None]:
-            current = fold(_in_order(rows)).get(channel)
-            if (current and current.event_id) != (seen and seen.event_id):
-                raise ConflictError(
-                    f"{self._assistant}: channel {channel} was moved meanwhile, to {current and current.release_id}."
-                    " Look at `llmops release list` and decide again."
+    def take(
+        self,
+        steps: Sequence[Step],
+        *,
+        author: str,
+        reason: str,
+        provenance: Provenance,
+        expected: Mapping[str, Pointer],
+        report_id: str | None = None,
+        gate: Mapping[str, Any] | None = None,
+    ) -> dict[str, Pointer]:
+        """Take steps on channels that differ, all in one commit or none; returns the state after it.
+
+        Raises `ConflictError` if one of these channels is no longer where it is `expected`. A step to where its channel points
+        already does nothing.
+        """
+
+        def decide(rows: pl.DataFrame) -> tuple[dict[str, Pointer], list[dict[str, Any]]]:
+            present = _in_order(rows)
+            state, last, written = fold(present), _last(present), set(present["event_id"])
+            events: list[dict[str, Any]] = []
+            for step in steps:
+                if step.decided and step.decided.event_id in written:
+                    continue
+                current, seen = state.get(step.channel or ""), expected.get(step.channel or "")
+                if (current and current.event_id) != (seen and seen.event_id):
+                    raise ConflictError(
+                        f"{self._assistant}: channel {step.channel} was moved meanwhile, to"
+                        f" {current.release_id if current else 'nothing'}. Look at `llmops release list` and decide again."
+                    )
+                if (current and current.release_id) == step.release_id:
+                    continue
+                event_id = step.decided.event_id if step.decided else uuid7()
+                experiment = (step.experiment or event_id) if step.channel == CANARY else None
+                events.append(
+                    {
+                        "event_id": event_id,
+                        "at": step.decided.at if step.decided else datetime.now(UTC),
+                        "channel": step.channel,
+                        "action": step.action,
+                        "release_id": step.release_id,
+                        "previous_release_id": current.release_id if current else None,
+                        # Also of a channel that points to nothing: its events are one chain.
+                        "previous_event_id": last[step.channel]["event_id"] if step.channel in last else None,
+                        "author": author,
+                        "reason": reason,
+                        "report_id": report_id,
+                        "gate": None if gate is None else canonical_json(gate),
+                        "experiment": experiment,
+                        "plan": None if step.plan is None else canonical_json(step.plan),
+                    }
                 )
-            if current and current.release_id == release_id:
-                return current, None
-            pointer = Pointer(release_id, uuid7(), datetime.now(UTC))
-            event = {
-                "event_id": pointer.event_id,
-                "at": pointer.at,
-                "channel": channel,
-                "action": action,
-                "release_id": release_id,
-                "previous_release_id": current.release_id if current else None,
-                "previous_event_id": current.event_id if current else None,
-                "author": author,
-                "reason": reason,
-                "report_id": report_id,
-                "gate": None if gate is None else canonical_json(gate),
-                "experiment": None,
-            }
-            return pointer, event
+            return fold(pl.concat([present, pl.DataFrame(events, schema=present.schema)])), events
 
         return self._table.append_decided(decide, provenance)
+
+
+def _last(events: pl.DataFrame) -> dict[str | None, dict[str, Any]]:
+    """Channel → its last event."""
+    return {row["channel"]: row for row in events.iter_rows(named=True)}
 
 
 def _in_order(events: pl.DataFrame) -> pl.DataFrame:

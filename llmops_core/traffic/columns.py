@@ -48,7 +48,12 @@ REQUEST_COLUMNS: Columns = {
     "user": (pl.String, "User on whose behalf it was asked"),
     "model": (pl.String, "Model as asked for"),
     "release_id": (pl.String, "Release that answered"),
-    "channel": (pl.String, "How the release was chosen: prod, canary, staging, dev or pinned"),
+    "channel": (
+        pl.String,
+        "How the release was chosen: prod, canary, staging, dev or pinned; shadow: a copy for nobody",
+    ),
+    "experiment": (pl.String, "Experiment of the canary, if the request counts for one of its arms"),
+    "shadow_of": (pl.String, "Request that this is a copy of"),
     "status": (pl.Int32, "HTTP status"),
     "error_type": (pl.String, "Type of the error, if any"),
     "error_message": (pl.String, "Message of the error, if any"),

@@ -57,7 +57,11 @@ class RequestRow:
     """As asked for."""
     release_id: str | None = None
     channel: str | None = None
-    """How the release was chosen: prod, canary, staging, dev or pinned."""
+    """How the release was chosen: prod, canary, staging, dev or pinned; shadow for a copy that no user sees."""
+    experiment: str | None = None
+    """The canary's experiment, if this request counts for one of its arms."""
+    shadow_of: str | None = None
+    """The request that this is a copy of."""
     status: int
     """HTTP."""
     error_type: str | None = None
@@ -154,7 +158,7 @@ class FeedbackRow:
 
 
 # Fields that came after a release of format 1 belong here (with a default): rows of older gateways lack them.
-LATER_FIELDS: frozenset[str] = frozenset()
+LATER_FIELDS: frozenset[str] = frozenset(("experiment", "shadow_of"))
 
 
 def _exactly(row: type[Any], payload: Json) -> dict[str, Any]:
