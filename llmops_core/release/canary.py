@@ -33,6 +33,18 @@ class Look:
     seen: Mapping[str, Pointer]
     comparison: Comparison
 
+    def headline(self) -> str:
+        """What there is, and what it waits for, in one line."""
+        plan, said = self.experiment.plan, self.comparison
+        arms = ", ".join(f"{name} {count:,}" for name, count in said.requests.items())
+        bets = ", ".join(f"{metric.metric} {metric.wealth:.3g} of {metric.needed:g}" for metric in said.metrics)
+        verdict = {"passed": "Passed", "rolled_back": "Rolled back", "waiting": "Waiting"}[said.outcome]
+        return (
+            f"{verdict}: {said.reason}. Release {self.experiment.release_id[:12]} in mode {plan.mode} with {plan.share:.0%} of"
+            f" users; requests: {arms}, in no arm {said.outside:,}; bets on harm: {bets}; {said.hours_left:.1f} of"
+            f" {plan.max_hours:g} hours left."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         began_at = self.experiment.began_at.isoformat(timespec="seconds")

@@ -46,6 +46,9 @@ USUAL_WEIGHT = 20
 # Shares of the largest stake that cannot lose everything: large ones catch gross harm within a few users, small ones subtle harm.
 STAKES = (0.5, 0.25, 0.12, 0.06, 0.03)
 
+# More is not told apart: a float would overflow some time.
+MOST = 1e12
+
 SHADOW, PROD = "shadow", "prod"
 CLIENT_LEFT = 499
 SHADOW_METRICS: tuple[Metric, ...] = ("errors", "empty")
@@ -166,7 +169,7 @@ def wealth_path(gains: Floats, largest_loss: float) -> Floats:
     """
     stakes = np.array(STAKES)[:, None] / largest_loss
     logs = np.logaddexp.reduce(np.cumsum(np.log1p(stakes * gains[None, :]), axis=1), axis=0)
-    wealth: Floats = np.exp(logs - np.log(len(STAKES)))
+    wealth: Floats = np.exp(np.minimum(logs - np.log(len(STAKES)), np.log(MOST)))
     return wealth
 
 
