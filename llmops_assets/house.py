@@ -1,7 +1,7 @@
 """What all assets share: how they are described, what they read, how they report and fail, when they run by themselves."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -168,12 +168,17 @@ def provenance(context: Context, **reads: int | str) -> "Provenance":
 
 
 def materialized(
-    data_version: int | str | None, metadata: Mapping[str, Any], key: dg.AssetKey | None = None
+    data_version: int | str | None,
+    metadata: Mapping[str, Any],
+    key: dg.AssetKey | None = None,
+    checks: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult[None]:
     """Report a materialisation: its data version, numbers for the UI, and the code that made it."""
     version = str(data_version)
     facts = {"data_version": version, "code_version": code_version(), **metadata}
-    return dg.MaterializeResult(asset_key=key, data_version=dg.DataVersion(version), metadata=facts)
+    return dg.MaterializeResult(
+        asset_key=key, data_version=dg.DataVersion(version), metadata=facts, check_results=checks
+    )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`llmops evaluate`."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from llmops_core.evaluation.cases import cases_from
 from llmops_core.evaluation.report import Report
 from llmops_core.evaluation.score import report_of
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.release.gate import Verdict
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings
 
@@ -27,24 +29,55 @@ GOLD = ("gold_document_ids", "answers")
 
 @click.command()
 @release_option("Which release is scored", "dev", "what was built last and may be promoted next")
+@click.option(
+    "--against",
+    metavar="CHANNEL",
+    type=click.Choice(["prod"]),
+    help="Also score the release on prod, and say whether this one passes the gate of assistant.yaml against it.",
+)
+@click.option(
+    "--fail-on-regression",
+    is_flag=True,
+    help="With --against: exit code 1 if the gate fails (not if it is inconclusive).",
+)
 @assistant_option
 @json_option
 @reports_errors
-def command(assistant: Any, release: str, as_json: bool) -> None:
+def command(assistant: Any, release: str, against: str | None, fail_on_regression: bool, as_json: bool) -> None:
     """Score a release on the labelled cases; a case that was scored for it already is not scored again."""
+    if fail_on_regression and not against:
+        raise click.UsageError("--fail-on-regression needs what to compare with: --against prod")
     settings, chosen = load_settings(), assistant()
-    report = evaluate(settings, chosen, release)
+    report, verdict = evaluate_against(settings, chosen, release, against or "")
     poor = poor_cases(Lakehouse.open(settings), chosen.name, report.release_id)
     worst = poor.head(WORST_SHOWN).to_dicts()
-    emit(
-        {**report.summary(), "poor": {"cases": poor.height, "worst": worst}},
-        f"{report.table()}\n\n{_poor(worst, poor.height, f'{chosen.name}.evaluation_results')}",
-        as_json=as_json,
-    )
+    value = {
+        **report.summary(),
+        "poor": {"cases": poor.height, "worst": worst},
+        "held_out_uses": vars(verdict.uses),
+        **({"gate": verdict.to_dict()} if against else {}),
+    }
+    text = f"{report.table()}\n\n{_poor(worst, poor.height, f'{chosen.name}.evaluation_results')}"
+    gate = verdict_table(verdict) if against else f"The {verdict.uses}."
+    emit(value, f"{text}\n\n{gate}", as_json=as_json)
+    if fail_on_regression and verdict.outcome == "failed":
+        sys.exit(1)
+
+
+def verdict_table(verdict: Verdict) -> str:
+    """The gate's verdict for a terminal."""
+    head, *rows = verdict.cells()
+    parts = (verdict.headline(), table(head, rows) if rows else "", f"The {verdict.uses}.")
+    return "\n\n".join(part for part in parts if part)
 
 
 def evaluate(settings: Settings, assistant: Assistant, release: str = "dev") -> Report:
     """Run `evaluation_score` and read the report back."""
+    return evaluate_against(settings, assistant, release, "")[0]
+
+
+def evaluate_against(settings: Settings, assistant: Assistant, release: str, against: str) -> tuple[Report, Verdict]:
+    """Like `evaluate`, with what the gate said; `against` names a release that is scored too, empty for none."""
     if assistant.evaluation.cases is None:
         raise ConfigError(
             f"{assistant.folder / 'assistant.yaml'} names no case file. Write one (a JSON object a line with case_id,"
@@ -52,11 +85,14 @@ def evaluate(settings: Settings, assistant: Assistant, release: str = "dev") -> 
         )
     lake = Lakehouse.open(settings)
     found = Releases(lake, assistant.name).get(release)
-    named = {"config": {"release": found.release_id}}
-    run_job(settings, assistant, "evaluation_score", config={"ops": {f"{assistant.name}__evaluation__results": named}})
+    named = {"config": {"release": found.release_id, "against": against}}
+    done = run_job(
+        settings, assistant, "evaluation_score", config={"ops": {f"{assistant.name}__evaluation__results": named}}
+    )
+    verdict = Verdict.from_dict(done.assets["evaluation/reports"]["gate"])
     cases = cases_from(lake.table(assistant.name, "evaluation_cases").read())
     rows = lake.table(assistant.name, "evaluation_results").read()
-    return report_of(found.release_id, rows, cases, assistant.evaluation.gate.alpha)
+    return report_of(found.release_id, rows, cases, assistant.evaluation.gate.alpha), verdict
 
 
 def poor_cases(lake: Lakehouse, assistant: str, release_id: str) -> pl.DataFrame:

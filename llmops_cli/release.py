@@ -1,24 +1,25 @@
-"""`llmops release …`."""
+"""`llmops release …`: what there is; what moves it is in release_moves.py."""
 
-import getpass
-import os
-from collections.abc import Iterator
+import json
 from typing import Any
 
 import click
 
+from llmops_cli import canary, release_moves, rollback
 from llmops_cli.context import RELEASE, assistant_option, json_option, reports_errors
-from llmops_cli.output import emit, table
+from llmops_cli.output import emit, short, table
 from llmops_cli.runs import run_job
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.lakehouse.table import Provenance
-from llmops_core.release.channels import CHANNELS
+from llmops_core.models.reference import licence_of
+from llmops_core.release.diff import changes, difference, shown
+from llmops_core.release.history import Entry, history
 from llmops_core.release.manifest import Manifest
+from llmops_core.release.moves import rejection
 from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
 
-# Ends of the paths of manifest values that say nothing to people.
-HASHES = ("index", "revision", "adapter")
+# Characters of a value or reason in a table.
+SHOWN = 60
 
 
 @click.group()
@@ -26,14 +27,18 @@ def command() -> None:
     """Releases and the channels that point to them."""
 
 
+for other in (*release_moves.COMMANDS, rollback.command, canary.command):
+    command.add_command(other)
+
+
 @command.command("list")
 @assistant_option
 @json_option
 @reports_errors
 def list_releases(assistant: Any, as_json: bool) -> None:
-    """List all releases, newest first, each with what changed since the one before."""
+    """List all releases, newest first, each with what changed since the one before and what the gate said last."""
     releases = _releases(assistant().name)
-    pointers = releases.channels.state()
+    pointers, events = releases.channels.state(), releases.channels.events()
     known = releases.all()
     rows: list[dict[str, Any]] = [
         {
@@ -43,43 +48,35 @@ def list_releases(assistant: Any, as_json: bool) -> None:
             "created_at": release.created_at.isoformat(timespec="seconds"),
             "message": release.message,
             "changed": changes(before.manifest, release.manifest) if before else [],
+            "gate": next((e.outcome for e in history(events, release.release_id)[::-1] if e.outcome), None),
+            "rejected": rejection(events, release.release_id) is not None,
         }
         for before, release in zip([None, *known], known, strict=False)
     ][::-1]
-    shown = [
+    cells = [
         (
             row["number"],
             row["release_id"][:12],
             ",".join(row["channels"]),
             row["created_at"],
+            "rejected" if row["rejected"] else row["gate"] or "-",
             ", ".join(row["changed"]) or "the first one",
         )
         for row in rows
     ]
-    head = ("number", "release", "channels", "created", "changed since the one before")
-    emit(rows, table(head, shown), as_json=as_json)
+    head = ("number", "release", "channels", "created", "gate", "changed since the one before")
+    emit(rows, table(head, cells), as_json=as_json)
 
 
-def changes(before: Manifest, after: Manifest) -> list[str]:
-    """What differs between two releases, as `generator.params.max_tokens 128 → 256`; hashes by their name alone."""
-    old, new = dict(_leaves(before.to_dict())), dict(_leaves(after.to_dict()))
-    return [
-        path if path.endswith(HASHES) else f"{path} {old.get(path, 'none')} → {new.get(path, 'none')}"
-        for path in dict.fromkeys([*old, *new])
-        if old.get(path) != new.get(path)
-    ]
-
-
-@command.command(help=f"Show the manifest of a RELEASE: {RELEASE}.")
+@command.command(help=f"Show the manifest of a RELEASE, its history and the licences of its models: {RELEASE}.")
 @click.argument("release")
 @assistant_option
 @json_option
 @reports_errors
 def show(assistant: Any, release: str, as_json: bool) -> None:
     """Print it with what is kept beside it."""
-    import json
-
-    found = _releases(assistant().name).get(release)
+    releases = _releases(assistant().name)
+    found = releases.get(release)
     value = {
         "release_id": found.release_id,
         "number": found.number,
@@ -87,8 +84,68 @@ def show(assistant: Any, release: str, as_json: bool) -> None:
         "message": found.message,
         "created_at": found.created_at.isoformat(),
         "manifest": found.manifest.to_dict(),
+        "licences": licences(found.manifest),
+        "history": [_entry(entry) for entry in history(releases.channels.events(), found.release_id)],
     }
     emit(value, json.dumps(value, indent=2, ensure_ascii=False), as_json=as_json)
+
+
+def licences(manifest: Manifest) -> dict[str, str | None]:
+    """Role → licence of its model's weights; None where nobody but its owner knows."""
+    generator, reranker = manifest.generator, manifest.retrieval.reranker
+    roles = {"generator": licence_of(generator.model) if generator.engine == "local" else None}
+    roles["embedder"] = licence_of(manifest.embedder.model)
+    return {**roles, "reranker": licence_of(reranker.model)} if reranker else roles
+
+
+@command.command(help=f"Show what release B has otherwise than release A: {RELEASE}.")
+@click.argument("a")
+@click.argument("b")
+@assistant_option
+@json_option
+@reports_errors
+def diff(assistant: Any, a: str, b: str, as_json: bool) -> None:
+    """Print values that differ, and the prompts as a unified diff."""
+    releases = _releases(assistant().name)
+    found = difference(releases, releases.get(a), releases.get(b))
+    before, after = found.before, found.after
+    value = {
+        "a": before.release_id,
+        "b": after.release_id,
+        "changed": {path: {"a": old, "b": new} for path, old, new in found.values},
+        "prompt": found.prompt,
+    }
+    head = ("changed", f"release {before.number}", f"release {after.number}")
+    cells = [(path, *(short(shown(side), SHOWN) for side in sides)) for path, *sides in found.values]
+    values = table(head, cells) if cells else f"Release {before.number} and release {after.number} are the same."
+    emit(value, "\n\n".join(part for part in (values, found.prompt) if part), as_json=as_json)
+
+
+@command.command("history", help=f"Who moved what, when, why, and on which report; of one RELEASE only: {RELEASE}.")
+@click.argument("release", required=False)
+@assistant_option
+@json_option
+@reports_errors
+def show_history(assistant: Any, release: str | None, as_json: bool) -> None:
+    """List the events, oldest first."""
+    releases = _releases(assistant().name)
+    numbers = {known.release_id: known.number for known in releases.all()}
+    entries = history(releases.channels.events(), releases.get(release).release_id if release else None)
+    cells = [
+        (
+            entry.at.isoformat(timespec="seconds"),
+            entry.action,
+            numbers.get(entry.release_id or "", "none"),
+            entry.channel or "",
+            entry.author,
+            entry.outcome or "-",
+            (entry.report_id or "-")[:12],
+            short(entry.reason, SHOWN),
+        )
+        for entry in entries
+    ]
+    head = ("when", "action", "release", "channel", "who", "gate", "report", "why")
+    emit([_entry(entry) for entry in entries], table(head, cells), as_json=as_json)
 
 
 @command.command()
@@ -104,45 +161,8 @@ def create(assistant: Any, as_json: bool) -> None:
     emit(value, f"release {facts['release']}: {facts['data_version']}", as_json=as_json)
 
 
-@command.command(help=f"Point a CHANNEL to a RELEASE: {RELEASE}. Gateways follow within seconds.")
-@click.argument("release")
-@click.argument("channel", type=click.Choice(CHANNELS))
-@click.option("--message", default="", help="Why.")
-@assistant_option
-@json_option
-@reports_errors
-def promote(assistant: Any, release: str, channel: str, message: str, as_json: bool) -> None:
-    """Move the channel, as this machine's admin."""
-    releases = _releases(assistant().name)
-    found = releases.get(release)
-    author = _author()
-    pointer = releases.channels.move(
-        channel,
-        found.release_id,
-        action="promote",
-        author=author,
-        reason=message,
-        provenance=Provenance(f"llmops release promote by {author}"),
-    )
-    value = {"channel": channel, "release_id": pointer.release_id, "number": found.number}
-    emit(value, f"{channel} → release {found.number} ({found.release_id})", as_json=as_json)
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of what is in a manifest: the index as a whole, and not the prompt's hash beside its version."""
-    if isinstance(value, dict) and path != "index":
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}".lstrip("."))
-    elif path != "prompt.hash":
-        yield path, value
-
-
-def _author() -> str:
-    """Who promotes: in a container, the user of a process may have no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {**vars(entry), "at": entry.at.isoformat()}
 
 
 def _releases(assistant: str) -> Releases:

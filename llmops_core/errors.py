@@ -50,6 +50,10 @@ class InvalidRequestError(PermanentError):
     """A caller sent something that can never be answered as it is."""
 
 
+class GateError(PermanentError):
+    """A release may not be moved as asked: the gate, a rejection, or a person's word that is missing."""
+
+
 class ConflictError(RetryableError):
     """Somebody else moved the same thing first: reload, compare, try again."""
 

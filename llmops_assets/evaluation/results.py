@@ -1,7 +1,5 @@
 """`evaluation/results`: one row a case and release; what was scored already is not scored again."""
 
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
 from llmops_assets.evaluation.cases import NIGHTLY
@@ -17,15 +15,14 @@ from llmops_assets.house import (
 from llmops_core.assistant import Assistant
 from resources.platform import EnginesResource, LakehouseResource, ModelsResource
 
-if TYPE_CHECKING:
-    import polars as pl
-
 
 class ResultsConfig(dg.Config):
     """Which release is evaluated."""
 
     release: str = "dev"
     """A channel, number, release id, or the beginning of one."""
+    against: str = "prod"
+    """The release that it will be compared with, named the same way: scored too where it was not yet. Empty: none."""
 
 
 def results(assistant: Assistant) -> dg.AssetsDefinition:
@@ -48,34 +45,33 @@ def results(assistant: Assistant) -> dg.AssetsDefinition:
         models: ModelsResource,
         engines: EnginesResource,
     ) -> dg.MaterializeResult[None]:
-        from llmops_core.answering.loaded import ModelPool, load_release
         from llmops_core.evaluation.cases import cases_from
-        from llmops_core.evaluation.score import outstanding, score, store_results
+        from llmops_core.evaluation.score import score_release, sides
         from llmops_core.release.registry import Releases
 
-        lake = lakehouse.open(assistant)
+        lake, settings = lakehouse.open(assistant), models.settings()
         cases_snapshot = recorded_snapshot(context, cases)
-        table = lake.table(assistant.name, "evaluation_results")
         # What this run itself made last: a later one is another's, of another release perhaps.
-        stored = table.snapshot_id()
+        stored = lake.table(assistant.name, "evaluation_results").snapshot_id()
         with failing_for_good(), engines.pool() as pool:
-            releases = Releases(lake, assistant.name)
-            release = releases.get(config.release)
             known = cases_from(lake.table(assistant.name, "evaluation_cases").read(cases_snapshot))
-            work = outstanding(table, stored, release.release_id, known, assistant.evaluation.answers)
-            if work.retrieve:
-                settings = models.settings()
-                loaded = load_release(settings, ModelPool(settings), release.manifest, releases.prompt_text(release))
-                endpoint = pool.endpoint(release.manifest.generator) if work.answer else None
+            for release in sides(Releases(lake, assistant.name), config.release, config.against):
                 by = provenance(context, evaluation_cases=cases_snapshot, release_manifests=release.release_id)
-
-                def keep(rows: "pl.DataFrame") -> None:
-                    nonlocal stored
-                    stored = store_results(table, release.release_id, rows, by)
-
-                score(loaded, endpoint, work, context.log.info, keep)
+                context.log.info("Scoring release %s", release.number)
+                done = score_release(
+                    lake,
+                    settings,
+                    release,
+                    known,
+                    stored,
+                    assistant.evaluation.answers,
+                    pool.endpoint,
+                    context.log.info,
+                    by,
+                )
+                stored = done.snapshot
         facts = {"release": release.number, "release_id": release.release_id, "cases": len(known)}
-        scored = {"retrieved": len(work.retrieve), "answered": len(work.answer)}
+        scored = {"retrieved": done.retrieved, "answered": done.answered}
         return materialized(stored, {**facts, **scored, "evaluation_cases_snapshot": cases_snapshot})
 
     return evaluation_results

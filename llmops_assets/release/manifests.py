@@ -38,29 +38,30 @@ def manifests(assistant: Assistant) -> dg.AssetsDefinition:
     def release_manifests(
         context: dg.AssetExecutionContext, lakehouse: LakehouseResource, models: ModelsResource
     ) -> dg.MaterializeResult[None]:
+        from llmops_core.evaluation.score import score_retrieval
         from llmops_core.release.publish import Built, publish_built
 
         built = Built(recorded(context, prompts), _checked(context, assistant, index))
         indexes = {f"index_vector_index.{revision}": version for revision, version in built.index_versions.items()}
         read = {"prompts_versions": built.prompt_hash, **indexes}
+        lake, settings, by = lakehouse.open(assistant), models.settings(), provenance(context, **read)
         with failing_for_good():
             done = publish_built(
-                lakehouse.open(assistant),
-                models.settings(),
+                lake,
+                settings,
                 assistant,
                 built,
                 author=f"run {context.run.run_id}",
                 message="built",
-                provenance=provenance(context, **read),
+                provenance=by,
+                measure=lambda release: score_retrieval(lake, settings, release, context.log.info, by),
             )
         release = done.release
         return materialized(
             release.release_id,
             {
                 "release": f"number {release.number}" + (" (new)" if done.is_new else " (unchanged)"),
-                "moves": dg.MetadataValue.md(
-                    "\n".join(f"- {m.channel} → release {m.release.number}: {m.reason}" for m in done.moves) or "none"
-                ),
+                "moves": dg.MetadataValue.md("\n".join(f"- {move}" for move in done.moves) or "none"),
                 "manifest": dg.MetadataValue.json(release.manifest.to_dict()),
                 "read": dg.MetadataValue.json(read),
             },

@@ -28,6 +28,8 @@ SCORES = tuple(_SCORES)
 MEDIANS = tuple(_MEDIANS)
 """Names of the median times, in milliseconds."""
 METRICS = (*SCORES, *MEDIANS)
+RETRIEVAL_SCORES = ("recall_at_1", "recall_at_5", "ndcg_at_10")
+"""Those of `SCORES` that need no answer."""
 
 REPORT_SCHEMA = pl.Schema(
     {
@@ -115,6 +117,11 @@ class Report(Scores):
         head = ["metric", *(f"{split} ({scores.cases})" for split, scores in columns)]
         present = [metric for metric in METRICS if metric in self.metrics]
         return [head, *([name, *(_cell(name, scores.metrics) for _, scores in columns)] for name in present)]
+
+
+def score_of(metric: str) -> pl.Expr:
+    """The value of one of `SCORES` in a row of `run.RESULT_SCHEMA`, null where the case does not measure it."""
+    return _SCORES[metric].alias(metric)
 
 
 def make_report(release_id: str, results: pl.DataFrame, alpha: float = 0.05) -> Report:

@@ -12,11 +12,11 @@ import aiohttp
 import polars as pl
 
 from llmops_core.answering.conversation import Conversation
-from llmops_core.answering.loaded import LoadedRelease
+from llmops_core.answering.loaded import LoadedRelease, ModelPool, load_release
 from llmops_core.engines.chat import GenerationParams
 from llmops_core.engines.client import EngineClient
 from llmops_core.engines.pool import Endpoint
-from llmops_core.evaluation.cases import Case
+from llmops_core.evaluation.cases import Case, cases_from
 from llmops_core.evaluation.report import Report, make_report
 from llmops_core.evaluation.run import (
     RESULT_SCHEMA,
@@ -28,7 +28,12 @@ from llmops_core.evaluation.run import (
     evaluate_retrieval,
 )
 from llmops_core.ids import content_hash
+from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import LakeTable, Provenance
+from llmops_core.release.channels import CHANNELS
+from llmops_core.release.manifest import GeneratorPin, Release
+from llmops_core.release.registry import Releases
+from llmops_core.settings import Settings
 
 Progress = Callable[[str], object]
 Keep = Callable[[pl.DataFrame], object]
@@ -42,16 +47,24 @@ class Outstanding:
     answer: tuple[Case, ...]
 
 
-def outstanding(
-    table: LakeTable, snapshot: int | None, release_id: str, cases: Sequence[Case], answers: int
-) -> Outstanding:
-    """Compare cases with the results of a release that are stored at `snapshot`.
+@dataclass(frozen=True)
+class ScoredCases:
+    """What scoring a release came to."""
+
+    snapshot: int | None
+    """Of the results: what this made last."""
+    retrieved: int
+    answered: int
+
+
+def outstanding(results: pl.LazyFrame, release_id: str, cases: Sequence[Case], answers: int) -> Outstanding:
+    """Compare cases with the results of a release that are stored, of which `answers` should have an answer.
 
     A case that an engine failed on is outstanding again; one that can never be answered (an invalid request) is done.
     """
     of_release = pl.col("release_id") == release_id
     engine_failed = pl.col("error").str.contains("EngineError", literal=True).fill_null(value=False)
-    good = table.scan(snapshot).filter(of_release & ~engine_failed).collect()
+    good = results.filter(of_release & ~engine_failed).collect()
     done = set(good.select("case_id", "case_hash").iter_rows())
     answered = set(
         good.filter(pl.col("answer").is_not_null() | pl.col("error").is_not_null())
@@ -61,6 +74,58 @@ def outstanding(
     to_answer = [c for c in answer_sample(cases, answers) if (c.case_id, c.case_hash) not in answered]
     to_retrieve = [c for c in cases if (c.case_id, c.case_hash) not in done or c in to_answer]
     return Outstanding(tuple(to_retrieve), tuple(to_answer))
+
+
+def sides(releases: Releases, release: str, against: str) -> list[Release]:
+    """The releases to score: first the one to compare with, if `against` names one and it is not the same, then `release`.
+
+    A channel without a release is nothing to compare with.
+    """
+    found = releases.get(release)
+    empty = against in ("", *CHANNELS) and against not in releases.channels.state()
+    other = found if empty else releases.get(against)
+    return [found] if other == found else [other, found]
+
+
+def score_release(
+    lakehouse: Lakehouse,
+    settings: Settings,
+    release: Release,
+    cases: Sequence[Case],
+    stored: int | None,
+    answers: int,
+    endpoint: Callable[[GeneratorPin], Endpoint] | None,
+    progress: Progress,
+    provenance: Provenance,
+) -> ScoredCases:
+    """Score a release on what is outstanding in the results at snapshot `stored`; nothing is loaded if nothing is.
+
+    `answers` cases are answered in full, by the generator at `endpoint`; None: no case is.
+    """
+    manifest = release.manifest
+    table = lakehouse.table(manifest.assistant, "evaluation_results")
+    work = outstanding(table.scan(stored), release.release_id, cases, answers if endpoint else 0)
+    if work.retrieve:
+        text = Releases(lakehouse, manifest.assistant).prompt_text(release)
+        loaded = load_release(settings, ModelPool(settings), manifest, text)
+
+        def keep(rows: pl.DataFrame) -> None:
+            nonlocal stored
+            stored = store_results(table, release.release_id, rows, provenance)
+
+        answering = endpoint(manifest.generator) if endpoint and work.answer else None
+        score(loaded, answering, work, progress, keep)
+    return ScoredCases(stored, len(work.retrieve), len(work.answer))
+
+
+def score_retrieval(
+    lakehouse: Lakehouse, settings: Settings, release: Release, progress: Progress, provenance: Provenance
+) -> ScoredCases:
+    """Score what a release finds for the cases that are stored, as far as that is outstanding."""
+    assistant = release.manifest.assistant
+    cases = cases_from(lakehouse.table(assistant, "evaluation_cases").read())
+    stored = lakehouse.table(assistant, "evaluation_results").snapshot_id()
+    return score_release(lakehouse, settings, release, cases, stored, 0, None, progress, provenance)
 
 
 def score(release: LoadedRelease, endpoint: Endpoint | None, work: Outstanding, progress: Progress, keep: Keep) -> None:

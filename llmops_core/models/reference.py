@@ -78,6 +78,12 @@ def parse_reference(reference: str, kind: Role | None = None) -> Reference:
     return model
 
 
+def licence_of(reference: str) -> str | None:
+    """The licence of a model's weights, or where it is written; None for a folder of the user's own. Raises `ModelError`."""
+    model = parse_reference(reference)
+    return None if isinstance(model, FolderModel) else model.licence
+
+
 def slug(name: str) -> str:
     """Turn any name into lower-case letters, digits and `-`, at most 48 of them."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48].strip("-") or "model"

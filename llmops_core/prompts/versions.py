@@ -20,6 +20,9 @@ class PromptVersion:
     version: int
     hash: str
     text: str
+    author: str
+    message: str
+    created_at: datetime
 
 
 class PromptVersions:
@@ -43,9 +46,8 @@ class PromptVersions:
             found = next((v for v in versions if v.hash == text_hash), None)
             if found:
                 return (found, False), None
-            version = PromptVersion(name, len(versions) + 1, text_hash, text)
-            beside = {"author": author, "message": message, "created_at": datetime.now(UTC)}
-            return (version, True), {**vars(version), **beside}
+            version = PromptVersion(name, len(versions) + 1, text_hash, text, author, message, datetime.now(UTC))
+            return (version, True), vars(version)
 
         return self._table.append_decided(decide, provenance)
 
@@ -58,5 +60,4 @@ class PromptVersions:
 
 
 def _versions(rows: pl.DataFrame) -> list[PromptVersion]:
-    ordered = rows.sort("name", "version").select("name", "version", "hash", "text")
-    return [PromptVersion(**row) for row in ordered.iter_rows(named=True)]
+    return [PromptVersion(**row) for row in rows.sort("name", "version").iter_rows(named=True)]

@@ -2,28 +2,36 @@
 
 A changed `assistant.yaml` or prompt makes a candidate: it goes to dev and waits there. Fresh documents make a release that
 differs from the one on a channel in its index alone: it replaces that one by itself, unless `release.index_only` is manual.
-The first release of an assistant goes to prod, since there is nothing that it could be worse than.
+The first release of an assistant goes to prod, since there is nothing that it could be worse than. Both meet the floors that
+`assistant.yaml` sets (see gate.py); what may not move waits, and says for what.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from llmops_core.assistant import Assistant
-from llmops_core.errors import NotFoundError
+from llmops_core.errors import GateError, NotFoundError
+from llmops_core.evaluation.report import RETRIEVAL_SCORES
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.models.revisions import embedder_revision
 from llmops_core.prompts.versions import PromptVersion
+from llmops_core.release.channels import Pointer
 from llmops_core.release.compose import compose
 from llmops_core.release.manifest import IndexPin, Manifest, Release
+from llmops_core.release.moves import Mover, promote
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 
 # Channels that users see: fresh documents reach them; dev gets every candidate anyway.
 REFRESHED = ("staging", "prod")
+
+Measure = Callable[[Release], object]
+"""Scores what a release finds for the stored cases, so that floors can be asked of fresh documents at once; without it they wait
+until the release was evaluated."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,18 @@ class Move:
     channel: str
     release: Release
     reason: str
+    waits: str | None = None
+    """What keeps it from moving by itself; None: it was moved."""
+
+    def __str__(self) -> str:
+        if self.waits:
+            return f"{self.channel} waits: {self.waits}"
+        return f"{self.channel} → release {self.release.number}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Published:
-    """The release of the present configuration, and everything that followed from it."""
+    """The release of the present configuration, and the moves that follow from it."""
 
     release: Release
     is_new: bool
@@ -61,6 +76,7 @@ def publish_built(
     author: str,
     message: str,
     provenance: Provenance,
+    measure: Measure | None = None,
 ) -> Published:
     """Compose the release of what was built, record it, and move the channels that follow by themselves."""
     prompt = _prompt(lakehouse, assistant, built.prompt_hash)
@@ -70,7 +86,16 @@ def publish_built(
     if revision not in indexes:
         raise NotFoundError(f"{assistant.name} has no index for {revision}. Build it first: llmops build")
     candidate = compose(settings, assistant, prompt, indexes[revision])
-    return publish(lakehouse, assistant, candidate, indexes, author=author, message=message, provenance=provenance)
+    return publish(
+        lakehouse,
+        assistant,
+        candidate,
+        indexes,
+        author=author,
+        message=message,
+        provenance=provenance,
+        measure=measure,
+    )
 
 
 def publish(
@@ -82,6 +107,7 @@ def publish(
     author: str,
     message: str,
     provenance: Provenance,
+    measure: Measure | None = None,
 ) -> Published:
     """Record the candidate, put it on dev, and refresh what serves with the newest index of its embedder.
 
@@ -107,17 +133,44 @@ def publish(
         )
         if assistant.release.index_only == "automatic":
             wanted.append(Move(channel, fresh, "fresh documents; checks passed"))
-    for move in wanted:
-        releases.channels.move(
-            move.channel,
-            move.release.release_id,
-            action="promote",
-            author=author,
-            reason=move.reason,
-            provenance=provenance,
-            expected=seen,
-        )
-    return Published(release, is_new, tuple(wanted))
+            if (
+                measure
+                and assistant.evaluation.cases
+                and assistant.evaluation.gate.floors.keys() & set(RETRIEVAL_SCORES)
+            ):
+                measure(fresh)
+    made = [_by_itself(lakehouse, assistant, move, seen, author, provenance) for move in wanted]
+    return Published(release, is_new, tuple(made))
+
+
+def follow(
+    lakehouse: Lakehouse, assistant: Assistant, release_id: str, *, author: str, provenance: Provenance
+) -> Move | None:
+    """The move to prod that waited for an evaluation: that of the release on dev, once it was evaluated; None for any other."""
+    releases = Releases(lakehouse, assistant.name)
+    seen = releases.channels.state()
+    on = {channel: pointer.release_id for channel, pointer in seen.items()}
+    if on.get("dev") != release_id or on.get("prod") == release_id:
+        return None
+    move = Move("prod", releases.get(release_id), "evaluated, and the gate passed")
+    return _by_itself(lakehouse, assistant, move, seen, author, provenance)
+
+
+def _by_itself(
+    lakehouse: Lakehouse,
+    assistant: Assistant,
+    move: Move,
+    seen: Mapping[str, Pointer],
+    author: str,
+    provenance: Provenance,
+) -> Move:
+    """Make a move without a person; one that is refused waits."""
+    by = Mover(author, move.reason, person=False)
+    try:
+        promote(lakehouse, assistant, move.release.release_id, move.channel, by, provenance, expected=seen)
+    except GateError as error:
+        return replace(move, waits=str(error))
+    return move
 
 
 def index_pin(lakehouse: Lakehouse, assistant: str, version: str) -> IndexPin:

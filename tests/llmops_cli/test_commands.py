@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from llmops_cli.main import main
-from llmops_cli.release import changes
 from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.release.diff import changes
 from llmops_core.release.manifest import IndexPin, RerankerPin
 from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
@@ -129,11 +129,11 @@ def test_releases_are_listed_newest_first_with_their_channels(built: Path) -> No
     assert datetime.fromisoformat(newest["created_at"]).microsecond == 0
     assert (newest["changed"], oldest["changed"]) == (["prompt.version 1 → 2"], [])
     lines = CliRunner().invoke(main, ["release", "list"]).stdout.splitlines()
-    assert [line.split("  ")[-1] for line in lines[1:]] == ["prompt.version 1 → 2", "the first one"]
+    assert [re.split(" {2,}", line)[-1] for line in lines[1:]] == ["prompt.version 1 → 2", "the first one"]
 
     shown = said("release", "show", "2")
     assert shown["manifest"]["prompt"]["version"] == 2
-    assert said("release", "promote", "2", "staging")["release_id"] == created["release_id"]
+    assert said("release", "promote", "2", "staging", "--message", "try it")["release_id"] == created["release_id"]
     assert releases().get("staging").release_id == created["release_id"]
     # As before, for the other tests of this file.
     said("release", "promote", "1", "dev")

@@ -1,0 +1,307 @@
+"""The one function before every move of a release towards users, whoever asks: a command, a build, an API.
+
+It weighs the evidence (see gate.py), refuses what the evidence does not carry, and writes who, when, why and on which report
+into the event of the move. `dev` is free. A person may decide what the gate leaves open, with a reason, and may overrule it,
+which is an event of its own kind (`override`); what moves by itself may do neither.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from llmops_core.assistant import Assistant
+from llmops_core.errors import GateError, InvalidRequestError
+from llmops_core.evaluation.cases import cases_from
+from llmops_core.evaluation.report import RETRIEVAL_SCORES
+from llmops_core.evaluation.score import outstanding, report_of, store_report
+from llmops_core.lakehouse.lakehouse import Lakehouse
+from llmops_core.lakehouse.table import Provenance
+from llmops_core.release.channels import CHANNELS, Pointer, Step
+from llmops_core.release.gate import (
+    Kind,
+    Outcome,
+    RuleVerdict,
+    Verdict,
+    compare,
+    decide,
+    meet_floors,
+    trained_on,
+    uses,
+)
+from llmops_core.release.manifest import Manifest, Release
+from llmops_core.release.registry import Releases
+from llmops_core.release.rollback import past
+
+GATED = ("staging", "prod")
+"""Channels that nothing reaches without evidence."""
+READ = ("evaluation_cases", "evaluation_results")
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Who asks for a move, and how."""
+
+    author: str
+    reason: str = ""
+    person: bool = True
+    """False: it happens by itself, so what a person has to decide is refused."""
+    override: bool = False
+    """Whether a refusal is overruled."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A channel that points to a release now."""
+
+    channel: str
+    release: Release
+    action: str
+    verdict: Verdict | None
+    """None where no evidence is asked for: on dev, or if the channel was there already."""
+
+
+def promote(
+    lakehouse: Lakehouse,
+    assistant: Assistant,
+    reference: str,
+    channel: str,
+    by: Mover,
+    provenance: Provenance,
+    *,
+    expected: Mapping[str, Pointer] | None = None,
+    training: Collection[str] = (),
+) -> Moved:
+    """Point a channel to a release if the evidence carries it; `expected` is the state that the mover decided on.
+
+    `training` names cases, by id or hash, that the release was trained on. Raises `GateError` with what to do,
+    `ConflictError` if somebody moved the channel meanwhile, `NotFoundError` for an unknown release.
+    """
+    return _move(lakehouse, assistant, reference, channel, by, provenance, expected, training)
+
+
+def approve(lakehouse: Lakehouse, assistant: Assistant, reference: str, by: Mover, provenance: Provenance) -> Moved:
+    """A person's word that a release may serve, and its move to prod, in one commit; raises as `promote` does."""
+    return _move(lakehouse, assistant, reference, "prod", by, provenance, None, (), "approve")
+
+
+def reject(lakehouse: Lakehouse, assistant: Assistant, reference: str, by: Mover, provenance: Provenance) -> Release:
+    """A person's word that a release must not serve: from now on only an override promotes it.
+
+    Raises `InvalidRequestError` without a reason, or for a release that serves.
+    """
+    releases = Releases(lakehouse, assistant.name)
+    release, state = releases.get(reference), releases.channels.state()
+    if not by.reason.strip():
+        raise InvalidRequestError("A rejection is kept with its reason: give one with --message WHY")
+    serving = [name for name in GATED if name in state and state[name].release_id == release.release_id]
+    if serving:
+        raise InvalidRequestError(
+            f"Release {release.number} is on {' and '.join(serving)}. Take it back first: llmops release rollback"
+        )
+    releases.channels.take(
+        [Step(None, release.release_id, "reject")],
+        author=by.author,
+        reason=by.reason,
+        provenance=provenance,
+        expected=state,
+    )
+    return release
+
+
+def assess(
+    lakehouse: Lakehouse,
+    assistant: Assistant,
+    candidate: Release,
+    channel: str,
+    provenance: Provenance,
+    *,
+    state: Mapping[str, Pointer] | None = None,
+    training: Collection[str] = (),
+) -> Verdict:
+    """What the gate says of a release for a channel, on the rows that are stored; the candidate's report is kept as evidence.
+
+    The incumbent is the release on prod, for staging too: it is what users have.
+    """
+    releases = Releases(lakehouse, assistant.name)
+    now = releases.channels.state() if state is None else state
+    known = {release.release_id: release for release in releases.all()}
+    prod, there = (known[now[name].release_id] if name in now else None for name in ("prod", channel))
+    kind = _kind(candidate.manifest, prod, there)
+    incumbent = prod if kind == "candidate" else None
+    snapshots = {name: lakehouse.table(assistant.name, name).snapshot_id() for name in READ}
+    cases, results = (lakehouse.table(assistant.name, name).read(snapshots[name]) for name in READ)
+    held_out, gate = cases.filter(pl.col("split") == "held_out"), assistant.evaluation.gate
+    asked = _asked(assistant, kind)
+    unscored: dict[str, int] = {}
+    report_id = None
+    if asked:
+        scored = [candidate.manifest, *([incumbent.manifest] if incumbent else [])]
+        unscored = _unscored(assistant, scored, held_out, results, asked)
+        report_id = _report(lakehouse, assistant, candidate.release_id, cases, results, provenance)
+    rules: tuple[RuleVerdict, ...] = ()
+    if not asked:
+        outcome, why = _unasked(assistant, kind)
+    elif unscored:
+        numbers = " and ".join(str(known[release_id].number) for release_id in unscored)
+        outcome, why = "inconclusive", f"release {numbers} is not evaluated on the present cases"
+    elif leaked := trained_on(held_out, training):
+        outcome, why = "failed", f"held-out cases are in a training set: {', '.join(leaked)}"
+    else:
+        manifest = candidate.manifest
+        rules = (
+            compare(gate, manifest, incumbent.manifest, held_out, results)
+            if incumbent
+            else meet_floors(gate, manifest, held_out, results, asked)
+        )
+        outcome = decide(rules)
+        why = ", ".join(f"{rule.metric}: {rule.why}" for rule in rules if rule.outcome == outcome)
+    return Verdict(
+        outcome=outcome,
+        release_id=candidate.release_id,
+        incumbent_id=incumbent.release_id if incumbent else None,
+        kind=kind,
+        why=why,
+        rules=rules,
+        alpha=gate.alpha,
+        min_cases=gate.min_cases,
+        unscored=unscored,
+        uses=uses(held_out, results, releases.channels.events()),
+        report_id=report_id,
+        snapshots={name: snapshot for name, snapshot in snapshots.items() if snapshot is not None},
+    )
+
+
+def _move(
+    lakehouse: Lakehouse,
+    assistant: Assistant,
+    reference: str,
+    channel: str,
+    by: Mover,
+    provenance: Provenance,
+    expected: Mapping[str, Pointer] | None,
+    training: Collection[str],
+    *before: str,
+) -> Moved:
+    """Weigh, and take the steps: decisions `before` about the release, then the move, in one commit."""
+    releases = Releases(lakehouse, assistant.name)
+    release = releases.get(reference)
+    seen = releases.channels.state() if expected is None else expected
+    if channel not in CHANNELS:
+        raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join(CHANNELS)}")
+    if by.override and not by.reason.strip():
+        raise InvalidRequestError("An override is kept with its reason: give one with --message WHY")
+    there = channel in seen and seen[channel].release_id == release.release_id
+    verdict = None
+    action = "promote"
+    if channel in GATED and not there:
+        verdict = assess(lakehouse, assistant, release, channel, provenance, state=seen, training=training)
+        refused = _refusal(assistant, releases, release, channel, by, verdict)
+        if refused and not by.override:
+            raise GateError(f"{assistant.name}: release {release.number} is not moved to {channel}. {refused}")
+        action = "override" if refused else action
+    steps = [
+        *(Step(None, release.release_id, decision) for decision in before),
+        Step(channel, release.release_id, action),
+    ]
+    releases.channels.take(
+        steps,
+        author=by.author,
+        reason=by.reason,
+        provenance=provenance,
+        expected=seen,
+        report_id=verdict.report_id if verdict else None,
+        gate=verdict.to_dict() if verdict else None,
+    )
+    return Moved(channel, release, action, verdict)
+
+
+def _refusal(
+    assistant: Assistant, releases: Releases, release: Release, channel: str, by: Mover, verdict: Verdict
+) -> str | None:
+    """Why this mover may not make this move, and what to do; None if nothing speaks against it."""
+    events = releases.channels.events()
+    promote_it = f"llmops release promote {release.number} {channel}"
+    overrule = f"{promote_it} --override --message WHY"
+    if rejected := rejection(events, release.release_id):
+        return f"{rejected['author']} rejected it: {rejected['reason']}. To overrule that: {overrule}"
+    if verdict.outcome == "failed":
+        return f"{verdict.headline()}. Make a better one, or overrule the gate: {overrule}"
+    if verdict.unscored:
+        commands = "; ".join(f"llmops evaluate --release {release_id[:12]}" for release_id in verdict.unscored)
+        return f"{verdict.headline()}. Evaluate first: {commands}. To go without: {overrule}"
+    if verdict.outcome == "inconclusive" and not (by.person and by.reason.strip()):
+        return f"{verdict.headline()}. A person decides, with a reason: {promote_it} --message WHY"
+    if by.person:
+        return None
+    if release.release_id in past(events, channel).taken_back:
+        return f"It was there and was taken back. A person may put it there again: {promote_it}"
+    if verdict.kind == "fresh documents" and assistant.release.index_only == "manual":
+        return f"A person promotes fresh documents (release.index_only): {promote_it}"
+    if verdict.kind == "candidate" and assistant.release.approval == "required":
+        return f"{verdict.headline()}. A person approves it (release.approval): llmops release approve {release.number}"
+    return None
+
+
+def rejection(events: pl.DataFrame, release_id: str) -> dict[str, object] | None:
+    """The event that rejects a release and was not overruled since; None if there is none."""
+    decided = events.filter((pl.col("release_id") == release_id) & pl.col("action").is_in(["reject", "override"]))
+    last = decided.sort("at").tail(1).rows(named=True)
+    return last[0] if last and last[0]["action"] == "reject" else None
+
+
+def _kind(candidate: Manifest, prod: Release | None, there: Release | None) -> Kind:
+    if prod is None:
+        return "first"
+    if prod.manifest == candidate:
+        return "the same"
+    if any(known and candidate.differs_in_index_alone(known.manifest) for known in (prod, there)):
+        return "fresh documents"
+    return "candidate"
+
+
+def _asked(assistant: Assistant, kind: Kind) -> list[str]:
+    """The metrics that a release of this kind is asked about; none without a case file that could answer."""
+    gate = assistant.evaluation.gate
+    if assistant.evaluation.cases is None or kind == "the same":
+        return []
+    if kind == "candidate":
+        return [rule.metric for rule in gate.rules]
+    return [metric for metric in gate.floors if kind == "first" or metric in RETRIEVAL_SCORES]
+
+
+def _unasked(assistant: Assistant, kind: Kind) -> tuple[Outcome, str]:
+    """What is said of a release that is asked nothing."""
+    if kind == "the same":
+        return "passed", "it is on prod already"
+    if kind != "candidate" and not assistant.evaluation.gate.floors:
+        return "passed", f"{kind}, and assistant.yaml sets no floor"
+    if assistant.evaluation.cases is None:
+        return "inconclusive", "assistant.yaml names no case file (evaluation.cases)"
+    if kind == "candidate":
+        return "inconclusive", "assistant.yaml has no rule to compare by (evaluation.gate.rules)"
+    return "passed", f"{kind}, and no floor is about retrieval"
+
+
+def _unscored(
+    assistant: Assistant, releases: Sequence[Manifest], held_out: pl.DataFrame, results: pl.DataFrame, asked: list[str]
+) -> dict[str, int]:
+    """Release → how many held-out cases it has yet to be scored on; all of them are unscored while there is no case."""
+    answers = assistant.evaluation.answers if set(asked) - set(RETRIEVAL_SCORES) else 0
+    cases = cases_from(held_out)
+    work = {r.release_id: outstanding(results.lazy(), r.release_id, cases, answers).retrieve for r in releases}
+    return {release_id: len(left) for release_id, left in work.items() if left or not cases}
+
+
+def _report(
+    lakehouse: Lakehouse,
+    assistant: Assistant,
+    release_id: str,
+    cases: pl.DataFrame,
+    results: pl.DataFrame,
+    provenance: Provenance,
+) -> str | None:
+    """The id of the report over these rows; None if there is none to report."""
+    report = report_of(release_id, results, cases_from(cases), assistant.evaluation.gate.alpha)
+    table = lakehouse.table(assistant.name, "evaluation_reports")
+    return store_report(table, report, provenance) if report.cases else None
