@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from llmops_core.answering.conversation import read_message
 from llmops_core.engines.chat import GenerationParams, Message, Usage
 from llmops_core.errors import InvalidRequestError
 
@@ -42,9 +43,8 @@ class ChatMessage(Strict):
     content: str | list[TextPart]
 
     def to_message(self) -> Message:
-        """The turn as engines take it; `developer` is the newer name of `system`."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, text)
+        """The turn as engines take it."""
+        return read_message(self.model_dump())
 
 
 class StreamOptions(Strict):
@@ -94,6 +94,21 @@ class ChatRequest(Strict):
             seed=self.seed,
             stop=stop,
         )
+
+
+class RollbackRequest(Strict):
+    """Body of `POST /admin/rollback`."""
+
+    assistant: str
+    """Required: the assistant."""
+    channel: Literal["dev", "staging", "prod"] = "prod"
+    """The channel that goes back; `prod` if not given."""
+    to: str | None = None
+    """A release that the channel had before: a number, an id, or its first 8 or more characters; the one before if not given."""
+    author: str = "local"
+    """Who decides."""
+    reason: str = ""
+    """Why."""
 
 
 class FeedbackRequest(Strict):

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from llmops_core.errors import LlmopsError, NotFoundError, SpoolError
+from llmops_core.errors import LlmopsError, SpoolError
 from llmops_core.settings import Settings
 from llmops_core.traffic.columns import TRAFFIC_TABLES
-from llmops_core.traffic.elsewhere import find_on_disk, find_shipped, unreadable
-from llmops_core.traffic.folder import abandoned, spool_folders
+from llmops_core.traffic.find import Sought
+from llmops_core.traffic.folder import abandoned
 from llmops_core.traffic.ingest import taken_by_all
-from llmops_core.traffic.ingested import find_request
 from llmops_core.traffic.shipping import Shipper
 from llmops_core.traffic.spool import SpoolWriter
 from llmops_gateway.open_lakehouse import OpenLakehouse
@@ -71,49 +70,20 @@ class Spools:
     def find(self, request_id: str) -> dict[str, Any]:
         """A logged request as the row's JSON, whichever gateway answered it. Blocks.
 
-        Looks on local disk, then in what other machines have shipped, then in Iceberg: the way of a row, so that one that moves
-        on meanwhile is met. A spool that cannot be read is an error, `SpoolError`, only if the row is nowhere else. Raises
-        `NotFoundError`, too, and `LakehouseError`.
+        A spool that cannot be read is an error, `SpoolError`, only if the row is nowhere else. Raises `NotFoundError`, too, and
+        `LakehouseError`.
         """
         writers = list(self._writers.values())
         for writer in writers:
             found = writer.find(request_id)
             if found is not None:
                 return found
-        trouble: SpoolError | None = None
-        here = {writer.gateway_id for writer in writers}
-        try:
-            folders = spool_folders(self._settings.spool)
-        except OSError as error:
-            folders, trouble = [], unreadable(error)
-        for folder in folders:
-            if folder.name in here:
-                continue
-            try:
-                found = find_on_disk([folder], request_id)
-            except SpoolError as error:
-                trouble = error
-                continue
-            if found is not None:
-                return found
-            here.add(folder.name)
+        sought = Sought(request_id, {writer.gateway_id for writer in writers})
+        found = sought.on_disk(self._settings.spool)
+        if found is not None:
+            return found
         with self._lakehouse.use() as lakehouse:
-            filesystem, root = lakehouse.spool()
-            for assistant in lakehouse.assistants():
-                table = lakehouse.table(assistant, "traffic_requests")
-                # What gateways of this machine have shipped is on this disk, too, until the table has it.
-                found = find_shipped(table, filesystem, root, assistant, request_id, but=here)
-                if found is not None:
-                    return found
-                ingested = find_request(table, request_id)
-                if ingested is not None:
-                    return ingested.to_payload()
-        if trouble:
-            raise trouble
-        raise NotFoundError(
-            f"There is no request {request_id!r} in the log. The id is `id` of the answer and its x-request-id header. One that"
-            " a gateway on another machine answered is there some seconds later: try again."
-        )
+            return sought.in_lakehouse(lakehouse, lakehouse.assistants())
 
     def problems(self) -> dict[str, str]:
         """Assistant → why its rows cannot be written."""

@@ -1,7 +1,8 @@
 """Reads the turns of a chat: what is asked now, what was said before, and the question to search with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from llmops_core.engines.chat import Completion, GenerationParams, Message
 from llmops_core.engines.client import EngineClient
@@ -22,6 +23,16 @@ class Conversation:
 
     question: str
     history: tuple[Message, ...]
+
+
+def read_message(value: Mapping[str, Any]) -> Message:
+    """A turn of OpenAI's API, as requests have it and the log keeps it, as engines take it.
+
+    Parts of text are joined; `developer` is the newer name of `system`.
+    """
+    content = value["content"]
+    text = content if isinstance(content, str) else "".join(part["text"] for part in content)
+    return Message("system" if value["role"] == "developer" else value["role"], text)
 
 
 def read_conversation(messages: Sequence[Message]) -> Conversation:

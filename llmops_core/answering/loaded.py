@@ -108,11 +108,18 @@ class LoadedRelease:
         self._template = template
         self._counter = counter
 
-    def retrieve(self, query: str, top_k: int | None = None) -> Retrieved:
-        """Find the chunks for a question: `top_k` of them, by default as many as the manifest says."""
+    def embed(self, query: str) -> NDArray[np.float32] | None:
+        """The vector of a question, shape (dimension,); None where words alone are searched for."""
+        return self._embedder.embed_query(query) if self._embedder else None
+
+    def retrieve(self, query: str, top_k: int | None = None, vector: NDArray[np.float32] | None = None) -> Retrieved:
+        """Find the chunks for a question: `top_k` of them, by default as many as the manifest says.
+
+        `vector`: the question's, if it is known already, as in a replay.
+        """
         started = time.perf_counter()
         pin = self.manifest.retrieval
-        vector = self._embedder.embed_query(query) if self._embedder else None
+        vector = self.embed(query) if vector is None else vector
         hits = search(
             self._reader,
             pin.mode,

@@ -35,6 +35,8 @@ class TableSpec:
     past: Literal["snapshots", "rows"] = "snapshots"
     """What tells the state at an earlier moment: a snapshot of then, kept for `retention.index_days`; or the rows themselves,
     since none is ever changed and each has its time, so that snapshots are there for running readers alone."""
+    key: tuple[str, ...] = ()
+    """The columns that tell rows apart."""
     log_time: str | None = None
     """The column by which `retention.log_days` counts; rows that are older are deleted."""
 
@@ -70,6 +72,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "source": (pl.String, "Source that it came from"),
                 "changed_at": (TIME, "When this version was first read"),
             },
+            key=("document_id",),
             properties=COMPARE_AND_SET,
         ),
         TableSpec(
@@ -81,6 +84,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "reason": (pl.String, "Why it was rejected"),
                 "rejected_at": (TIME, "When"),
             },
+            key=("source", "uri"),
         ),
         TableSpec(
             "corpus_chunks",
@@ -97,6 +101,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "tokens": (pl.Int32, "Tokens of what is embedded"),
                 "cutting": (pl.String, "Hash of the settings and tokenizer that cut it"),
             },
+            key=("chunk_id",),
             properties=COMPARE_AND_SET,
         ),
         TableSpec(
@@ -107,6 +112,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "chunk_id": (pl.String, "Chunk"),
                 "vector": (pl.List(pl.Float32), "L2-normalised embedding"),
             },
+            key=("embedder_revision", "chunk_id"),
             partition_by="embedder_revision",
         ),
         TableSpec(
@@ -121,6 +127,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "snapshots": (pl.String, "Iceberg snapshots that it was built from (JSON: table → id)"),
                 "built_at": (TIME, "When"),
             },
+            key=("index_version",),
             properties=COMPARE_AND_SET,
             past="rows",
         ),
@@ -136,6 +143,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "message": (pl.String, "Why"),
                 "created_at": (TIME, "When"),
             },
+            key=("name", "version"),
             properties=COMPARE_AND_SET,
             past="rows",
         ),
@@ -150,6 +158,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "message": (pl.String, "Why"),
                 "created_at": (TIME, "When"),
             },
+            key=("release_id",),
             properties=COMPARE_AND_SET,
             past="rows",
         ),
@@ -171,6 +180,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "experiment": (pl.String, "Canary: event that began it, also after fresh documents"),
                 "plan": (pl.String, "Canary: how it was to go when it began (JSON: mode, share, …)"),
             },
+            key=("event_id",),
             properties=COMPARE_AND_SET,
             past="rows",
         ),
@@ -178,6 +188,7 @@ TABLES: Mapping[str, TableSpec] = {
             "traffic_requests",
             "One row a request that the gateway answered.",
             REQUEST_COLUMNS,
+            key=("request_id",),
             properties=COMPARE_AND_SET,
             past="rows",
             log_time="started_at",
@@ -186,6 +197,7 @@ TABLES: Mapping[str, TableSpec] = {
             "traffic_feedback",
             "One row a message of feedback; the last of a request counts.",
             FEEDBACK_COLUMNS,
+            key=("feedback_id",),
             properties=COMPARE_AND_SET,
             past="rows",
             log_time="at",
@@ -208,6 +220,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "error": (pl.String, "Why it could not be run again"),
                 "replayed_at": (TIME, "When"),
             },
+            key=("request_id", "release_id", "replayed_at"),
             past="rows",
             log_time="replayed_at",
         ),
@@ -222,6 +235,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "answers": (pl.List(pl.String), "Short answers that count as right"),
                 "split": (pl.String, "tune or held_out"),
             },
+            key=("case_id",),
         ),
         TableSpec(
             "evaluation_results",
@@ -244,6 +258,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "error": (RESULT_SCHEMA["error"], "What went wrong with this case"),
                 "evaluated_at": (TIME, "When"),
             },
+            key=("release_id", "case_id"),
         ),
         TableSpec(
             "evaluation_reports",
@@ -259,6 +274,7 @@ TABLES: Mapping[str, TableSpec] = {
                 "n": (REPORT_SCHEMA["n"], "Cases that it comes from"),
                 "evaluated_at": (TIME, "When"),
             },
+            key=("report_id", "split", "metric"),
             properties=COMPARE_AND_SET,
             past="rows",
         ),

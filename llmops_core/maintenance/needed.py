@@ -1,8 +1,9 @@
 """What has to stay, and for which reason: the one place that knows the retention rules.
 
 A release stays whole (index version, snapshots, adapter) while a channel points to it or did within `retention.log_days`, so
-that rows which a gateway has not shipped yet are covered; while a log row of that time names it; and while it is younger
-than `retention.index_days`, since somebody may promote it. An index version also stays when the latest materialisation
+that rows which a gateway has not shipped yet are covered, or within `retention.index_days`, so that the index of any moment of
+these can be had; while a log row of `retention.log_days` names it; and while it is younger than `retention.index_days`, since
+somebody may promote it. An index version also stays when the latest materialisation
 recorded it or it is younger than that. Its snapshots stay as long as its row: until then a build that comes back to the same
 content takes the version as it is, and its release pins them.
 """
@@ -69,7 +70,7 @@ def _releases(
     logged = lakehouse.table(assistant.name, "traffic_requests").scan().filter(pl.col("started_at") >= log_since)
     return {
         **{release.release_id: "new" for release in releases if release.created_at >= young},
-        **{release_id: f"on {channel} till lately" for channel, release_id in _left(registry, log_since)},
+        **{release_id: f"on {channel} till lately" for channel, release_id in _left(registry, min(log_since, young))},
         **dict.fromkeys(logged.select("release_id").unique().collect()["release_id"].drop_nulls(), "in the log"),
         **dict.fromkeys(waiting, "in the log"),
         **{pointer.release_id: f"on {channel}" for channel, pointer in registry.channels.state().items()},

@@ -5,11 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from llmops_core.errors import NotFoundError
+from llmops_core.errors import InvalidRequestError, NotFoundError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.prompts.versions import PromptVersions
-from llmops_core.release.channels import Channels
+from llmops_core.release.channels import CANARY, CHANNELS, Channels, fold
 from llmops_core.release.manifest import Manifest, Release
 
 
@@ -46,8 +46,13 @@ class Releases:
 
         return self._table.append_decided(decide, provenance)
 
-    def get(self, reference: str) -> Release:
-        """Find a release by channel, number, id or unambiguous beginning of an id (8 characters or more)."""
+    def get(self, reference: str, at: datetime | None = None) -> Release:
+        """Find a release by channel, number, id or unambiguous beginning of an id (8 characters or more).
+
+        `at`: the moment at which the channel, which `reference` has to be then, is looked at; else as it is now.
+        """
+        if at is not None:
+            reference = self._pointed_to(reference, at)
         releases = self.all()
         pointer = self.channels.state().get(reference)
         wanted = pointer.release_id if pointer else reference
@@ -66,6 +71,21 @@ class Releases:
             f"{self._assistant}: there is no release {reference!r}. See `llmops release list`; a channel without a"
             " release is filled by `llmops build` or `llmops release promote RELEASE CHANNEL`."
         )
+
+    def _pointed_to(self, channel: str, at: datetime) -> str:
+        """The id of the release that a channel pointed to at a moment."""
+        if channel not in (*CHANNELS, CANARY):
+            raise InvalidRequestError(
+                f"{channel} is no channel: what a moment is asked of is one of {', '.join((*CHANNELS, CANARY))}."
+            )
+        events = self.channels.events()
+        pointer = fold(events.filter(pl.col("at") <= at)).get(channel)
+        if pointer is None:
+            later = events.filter((pl.col("channel") == channel) & (pl.col("at") > at))["at"].min()
+            assert later is None or isinstance(later, datetime)
+            nearest = f"; the nearest moment at which there was: {later.isoformat()}" if later else ""
+            raise NotFoundError(f"{self._assistant}: at {at.isoformat()} no release was on {channel}{nearest}.")
+        return pointer.release_id
 
     def prompt_text(self, release: Release) -> str:
         """The template that a release pins."""

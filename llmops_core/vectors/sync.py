@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
@@ -56,12 +57,7 @@ def sync_index(
     snapshot.
     """
     chunks, vectors = _rows(lakehouse, assistant, revision, snapshots)
-    without = chunks.join(vectors, on="chunk_id", how="anti").select(pl.len()).collect(engine="streaming").item()
-    if without:
-        raise PermanentError(
-            f"{assistant}: {without} chunks have no vector of {revision} in the recorded snapshot. Materialise"
-            " index/embeddings for this partition again."
-        )
+    _check_vectors(chunks, vectors, assistant, revision)
     version = index_version(chunks, revision, settings)
     versions = lakehouse.table(assistant, "index_vector_index")
     recorded = versions.read().filter(pl.col("embedder_revision") == revision)
@@ -84,10 +80,39 @@ def sync_index(
     pinned = versions.append_decided(record, provenance)
     served = pl.col("index_version").is_in(_served(lakehouse, assistant)) & (pl.col("index_version") != version)
     damages = [f"Made anew from the lakehouse. {damage}"] if damage else []
-    damages += _restore(lakehouse, assistant, index, revision, recorded.filter(served))
+    damages += _restore(lakehouse, assistant, index, recorded.filter(served))
     for line in damages:
         log(line)
     return IndexSync(version, result.rows, result.kind, pinned, result.added, result.deleted, "\n".join(damages))
+
+
+def restore_version(lakehouse: Lakehouse, assistant: str, index: VectorIndex, recorded: Mapping[str, Any]) -> None:
+    """Make an index version anew from the snapshots that its row of `index_vector_index` names.
+
+    Raises `NotFoundError` when one of them is no longer retained, `PermanentError` when what they hold is another version.
+    """
+    version, revision = recorded["index_version"], recorded["embedder_revision"]
+    settings = IndexSettings(**json.loads(recorded["settings"]))
+    chunks, vectors = _rows(lakehouse, assistant, revision, json.loads(recorded["snapshots"]))
+    _check_vectors(chunks, vectors, assistant, revision)
+    found = index_version(chunks, revision, settings)
+    if found != version:
+        raise PermanentError(
+            f"{assistant}: the snapshots that index version {version} names hold version {found}. The lakehouse was changed"
+            " by something else than llmops."
+        )
+    # Without its tag it is built beside the present version, with the files of that.
+    index.delete_version(version)
+    _build(index, chunks, vectors, version, settings, is_recorded=False)
+
+
+def _check_vectors(chunks: pl.LazyFrame, vectors: pl.LazyFrame, assistant: str, revision: str) -> None:
+    without = chunks.join(vectors, on="chunk_id", how="anti").select(pl.len()).collect(engine="streaming").item()
+    if without:
+        raise PermanentError(
+            f"{assistant}: {without} chunks have no vector of {revision} in the recorded snapshot. Materialise"
+            " index/embeddings for this partition again."
+        )
 
 
 def _rows(
@@ -111,9 +136,7 @@ def _served(lakehouse: Lakehouse, assistant: str) -> list[str]:
     return [release.manifest.index.version for release in releases.all() if release.release_id in on_channels]
 
 
-def _restore(
-    lakehouse: Lakehouse, assistant: str, index: VectorIndex, revision: str, versions: pl.DataFrame
-) -> list[str]:
+def _restore(lakehouse: Lakehouse, assistant: str, index: VectorIndex, versions: pl.DataFrame) -> list[str]:
     """Make those of the recorded versions anew that cannot be read; says what was wrong with each."""
     damages = []
     for row in versions.iter_rows(named=True):
@@ -122,10 +145,7 @@ def _restore(
             index.open(version)
         except (NotFoundError, IndexCorruptError) as damage:
             try:
-                # Without its tag it is built beside the present version, with the files of that.
-                index.delete_version(version)
-                chunks, vectors = _rows(lakehouse, assistant, revision, json.loads(row["snapshots"]))
-                _build(index, chunks, vectors, version, IndexSettings(**json.loads(row["settings"])), is_recorded=False)
+                restore_version(lakehouse, assistant, index, row)
             except Exception as error:
                 # Whatever it is, new documents must not wait for an old version.
                 damages.append(f"Version {version} is on a channel and cannot be made anew: {error}")
