@@ -47,3 +47,8 @@ def release_create(assistant: Assistant) -> UnresolvedAssetJobDefinition:
 def exclusive(assistant: Assistant) -> dict[str, str]:
     """Of runs with this tag one goes at a time, as of those of the pool (see `dagster.yaml`); they are found by it too."""
     return {"llmops/exclusive": assistant.name}
+
+
+def assistant_tag(assistant: Assistant) -> dict[str, str]:
+    """On runs that are neither of assets nor exclusive: by it maintenance finds whose they are."""
+    return {"llmops/assistant": assistant.name}

@@ -19,7 +19,7 @@ from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._core.storage.tags import PARENT_RUN_ID_TAG, PARTITION_NAME_TAG, ROOT_RUN_ID_TAG
 from dagster._serdes import deserialize_value
 
-from jobs.build import CAUSE_TAG, exclusive
+from jobs.build import CAUSE_TAG, assistant_tag, exclusive
 from llmops_core.assistant import Assistant
 
 PAGE = 500
@@ -115,7 +115,8 @@ def _runs(
         reported = _reported(instance, [record.dagster_run.run_id for record in records])
         for record in records:
             things = reported.get(record.dagster_run.run_id, {})
-            is_ours = exclusive(assistant).items() <= record.dagster_run.tags.items()
+            tags = record.dagster_run.tags.items()
+            is_ours = exclusive(assistant).items() <= tags or assistant_tag(assistant).items() <= tags
             if is_ours or any(asset.path[0] == assistant.name for _, asset, *_ in things):
                 yield record, things
 

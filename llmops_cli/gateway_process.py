@@ -35,7 +35,7 @@ def gateway(settings: Settings, assistant: str, reference: str = PROD) -> Iterat
     Raises `EngineError` with the reason if the gateway does not start or the release on prod does not load.
     """
     running = url_of(settings.host, settings.port)
-    if settings.port and _state(running, settings, assistant):
+    if settings.port and gateway_state(running, settings, assistant):
         _wait(running, settings, assistant, reference)
         yield f"{running}/v1"
         return
@@ -100,7 +100,7 @@ def _check_release(settings: Settings, assistant: str, reference: str) -> None:
         Releases(Lakehouse.open(settings), assistant).get(reference)
 
 
-def _state(url: str, settings: Settings, assistant: str) -> dict[str, Any] | None:
+def gateway_state(url: str, settings: Settings, assistant: str) -> dict[str, Any] | None:
     """What a gateway says of itself; None unless it runs, is of this very home and knows the assistant."""
     try:
         # Without the environment: a proxy that is set there does not reach this machine's loopback.
@@ -124,7 +124,7 @@ def _wait(
     """
 
     def ready() -> bool:
-        state = _state(url, settings, assistant)
+        state = gateway_state(url, settings, assistant)
         if state is None and (started is None or started[0].poll() is not None):
             raise EngineError(f"The gateway on {url} ended" + (f"; see {started[1]}" if started else "."))
         if state and (reference != PROD or assistant in state["serving"]):

@@ -103,13 +103,15 @@ def decide(lakehouse: Lakehouse, settings: Settings, assistant: str, channel: st
     return Rollback(channel, found, releases.get(stack[-1]), fold(events))
 
 
-def apply(lakehouse: Lakehouse, assistant: str, rollback: Rollback, *, author: str, reason: str) -> None:
+def apply(
+    lakehouse: Lakehouse, assistant: str, rollback: Rollback, *, author: str, reason: str, provenance: Provenance
+) -> None:
     """Move the channel, and end the canary beside prod; raises `ConflictError` if somebody moved either since it was decided."""
     Releases(lakehouse, assistant).channels.take(
         _steps(rollback.channel, rollback.release.release_id, rollback.expected),
         author=author,
         reason=reason,
-        provenance=Provenance(f"rollback by {author}"),
+        provenance=provenance,
         expected=rollback.expected,
     )
 
@@ -175,7 +177,7 @@ def record(lakehouse: Lakehouse, assistant: str, move: Waiting) -> None:
         _steps(move.channel, move.release_id, expected, decided),
         author=move.author,
         reason=move.reason,
-        provenance=Provenance(f"rollback by {move.author}"),
+        provenance=Provenance(f"rollback by {move.author}, decided without the lakehouse"),
         expected=expected,
     )
 

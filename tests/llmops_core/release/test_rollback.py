@@ -73,7 +73,7 @@ def go_back(lakehouse: Lakehouse, settings: Settings) -> GoBack:
 
     def do(to: str | None = None, channel: str = "prod") -> str:
         decided = rollback.decide(lakehouse, settings, "helper", channel, to)
-        rollback.apply(lakehouse, "helper", decided, author="me", reason="it is bad")
+        rollback.apply(lakehouse, "helper", decided, author="me", reason="it is bad", provenance=RUN)
         return str(releases.get(channel).number)
 
     return do
@@ -120,9 +120,9 @@ def test_of_two_at_once_one_wins_and_the_other_is_told(
     lakehouse: Lakehouse, settings: Settings, go_back: GoBack
 ) -> None:
     first, second = (rollback.decide(lakehouse, settings, "helper", "prod", None) for _ in range(2))
-    rollback.apply(lakehouse, "helper", first, author="me", reason="")
+    rollback.apply(lakehouse, "helper", first, author="me", reason="", provenance=RUN)
     with pytest.raises(ConflictError, match=f"moved meanwhile, to {first.release.release_id}"):
-        rollback.apply(lakehouse, "helper", second, author="you", reason="")
+        rollback.apply(lakehouse, "helper", second, author="you", reason="", provenance=RUN)
 
 
 def test_a_rollback_of_prod_ends_the_canary_beside_it(lakehouse: Lakehouse, go_back: GoBack) -> None:
