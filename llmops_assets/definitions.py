@@ -13,6 +13,7 @@ from jobs.build import index_build, release_create
 from jobs.evaluation import evaluation_nightly, evaluation_score
 from jobs.ingest import traffic_every_five_minutes, traffic_ingest
 from jobs.maintenance import lakehouse_maintain, maintenance_daily
+from jobs.rollback import release_rollback
 from llmops_assets.corpus.checks import chunks_are_sound, documents_are_sound
 from llmops_assets.corpus.chunks import chunks
 from llmops_assets.corpus.documents import documents
@@ -46,7 +47,7 @@ def build_definitions(folder: str | Path) -> dg.Definitions:
     return dg.Definitions(
         assets=[make(assistant) for make in (*ASSETS, *(EVALUATION if has_cases else ()))],
         asset_checks=[make(assistant) for make in CHECKS],
-        jobs=[build, release_create(assistant), *score, ingest, maintain],
+        jobs=[build, release_create(assistant), release_rollback(assistant), *score, ingest, maintain],
         schedules=[
             *map(evaluation_nightly, score),
             traffic_every_five_minutes(assistant, ingest),
