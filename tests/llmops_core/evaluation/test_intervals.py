@@ -1,9 +1,11 @@
 """Intervals against published values, and their coverage by simulation."""
 
+import math
+
 import numpy as np
 import pytest
 
-from llmops_core.evaluation.intervals import bootstrap, estimate, estimate_median, wilson
+from llmops_core.evaluation.intervals import bootstrap, estimate, estimate_median, lower_bound, wilson
 
 
 @pytest.mark.parametrize(
@@ -115,3 +117,26 @@ def test_95_of_100_intervals_hold_the_true_mean() -> None:
         found = [estimate(sample) for sample in samples]
         held = sum(e is not None and e.low <= mean <= e.high for e in found)
         assert 0.91 <= held / 300 <= 0.99
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 20), (3, 20), (60, 100), (160, 160)])
+def test_a_lower_bound_of_a_share_is_that_of_clopper_and_pearson(right: int, of: int) -> None:
+    bound = lower_bound([1.0] * right + [0.0] * (of - right), 0.0, 0.05)
+    # Of values above it, as many or more would come with probability alpha.
+    at_least = sum(math.comb(of, k) * bound**k * (1 - bound) ** (of - k) for k in range(right, of + 1))
+    assert bound == 0 if right == 0 else at_least == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_lower_bound_holds_for_skewed_scores_at_its_level() -> None:
+    """Scores that are mostly full, and sometimes nearly nothing: where a t interval promises too much."""
+    generator = np.random.default_rng(3)
+    scores = [np.where(generator.random(60) < 0.04, 0.1, 1 - 0.02 * generator.random(60)) for _ in range(300)]
+    truth = 0.04 * 0.1 + 0.96 * 0.99
+    assert sum(lower_bound(sample, 0.0) > truth for sample in scores) / len(scores) <= 0.05 + 4 * 0.0126
+
+
+def test_a_lower_bound_is_the_same_in_any_order_and_wants_values_that_can_be() -> None:
+    assert lower_bound([0.2, 1.0, 0.5], 0.0) == lower_bound([1.0, 0.5, 0.2], 0.0)
+    for values in ([], [-0.1]):
+        with pytest.raises(ValueError, match="at least 0"):
+            lower_bound(values, 0.0)
