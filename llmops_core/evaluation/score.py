@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import polars as pl
@@ -193,14 +194,12 @@ def report_of(release_id: str, results: pl.DataFrame, cases: Sequence[Case], alp
 
 
 def store_report(table: LakeTable, report: Report, provenance: Provenance) -> str:
-    """Keep a report under the hash of its numbers; the same report is kept once. Returns its id.
-
-    Raises `ConflictError` if another report was stored meanwhile: try again.
-    """
+    """Keep a report under the hash of its numbers; the same report is kept once. Returns its id."""
     frame = report.frame()
     report_id = content_hash(frame.to_dicts())
-    snapshot = table.snapshot_id()
-    if table.read(snapshot).filter(pl.col("report_id") == report_id).is_empty():
-        made = frame.with_columns(report_id=pl.lit(report_id), evaluated_at=pl.lit(datetime.now(UTC)))
-        table.append_after(made, provenance, snapshot)
-    return report_id
+    made = frame.with_columns(report_id=pl.lit(report_id), evaluated_at=pl.lit(datetime.now(UTC))).to_dicts()
+
+    def decide(present: pl.DataFrame) -> tuple[str, list[dict[str, Any]]]:
+        return report_id, [] if report_id in set(present["report_id"]) else made
+
+    return table.append_decided(decide, provenance)
