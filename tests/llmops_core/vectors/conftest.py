@@ -16,27 +16,34 @@ MakeRow = Callable[..., Row]
 Batches = Callable[..., Iterator[pl.DataFrame]]
 
 
+def row_of(number: int, content: int | None = None, *, char_start: int = 0) -> Row:
+    """The row of chunk `number`; equal `content` means equal text and vector, so equal scores in every mode."""
+    seed = random.Random(number if content is None else content)
+    text = " ".join(seed.choices(WORDS, weights=[1 / (n + 1) for n in range(len(WORDS))], k=seed.randint(3, 30)))
+    vector = [seed.gauss(0, 1) for _ in range(DIMENSION)]
+    return {
+        "chunk_id": f"{number:032x}",
+        "document_id": f"document-{number % 7}",
+        "title": "Guide",
+        "heading_path": ["Part", seed.choice(("Setup", "Usage", "Limits"))],
+        "text": text,
+        "char_start": char_start,
+        "char_end": char_start + len(text),
+        "vector": [value / float(np.linalg.norm(vector)) for value in vector],
+        "tokens": 7,
+    }
+
+
+def unit_vector(seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A random one."""
+    vector = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+
 @pytest.fixture
 def make_row() -> MakeRow:
-    """Make the row of chunk `number`; equal `content` means equal text and vector, so equal scores in every mode."""
-
-    def make(number: int, content: int | None = None, *, char_start: int = 0) -> Row:
-        seed = random.Random(number if content is None else content)
-        text = " ".join(seed.choices(WORDS, weights=[1 / (n + 1) for n in range(len(WORDS))], k=seed.randint(3, 30)))
-        vector = [seed.gauss(0, 1) for _ in range(DIMENSION)]
-        return {
-            "chunk_id": f"{number:032x}",
-            "document_id": f"document-{number % 7}",
-            "title": "Guide",
-            "heading_path": ["Part", seed.choice(("Setup", "Usage", "Limits"))],
-            "text": text,
-            "char_start": char_start,
-            "char_end": char_start + len(text),
-            "vector": [value / float(np.linalg.norm(vector)) for value in vector],
-            "tokens": 7,
-        }
-
-    return make
+    """Makes rows, see `row_of`."""
+    return row_of
 
 
 @pytest.fixture
@@ -55,10 +62,5 @@ def batches() -> Batches:
 
 @pytest.fixture
 def query_vector() -> Callable[[int], np.ndarray[Any, np.dtype[np.float32]]]:
-    """A random unit vector."""
-
-    def make(seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        vector = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
-        return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
-
-    return make
+    """Makes random unit vectors."""
+    return unit_vector
