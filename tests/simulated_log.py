@@ -1,5 +1,6 @@
 """A request log as an experiment leaves it: users who ask again and again, slow hours, bad hours, and people who rate."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,23 +9,25 @@ import polars as pl
 
 from llmops_core.release.arms import Experiment
 from llmops_core.release.comparison import Log
+from llmops_core.traffic.columns import TIME, ColumnType
 
-SCHEMA = pl.Schema(
-    {
-        "request_id": pl.String,
-        "user": pl.String,
-        "channel": pl.String,
-        "experiment": pl.String,
-        "shadow_of": pl.String,
-        "started_at": pl.Datetime("us", "UTC"),
-        "status": pl.Int32,
-        "blank": pl.Boolean,
-        "total_ms": pl.Float64,
-    }
-)
-FEEDBACK = pl.Schema(
-    {"feedback_id": pl.String, "request_id": pl.String, "at": pl.Datetime("us", "UTC"), "harm": pl.Float64}
-)
+SCHEMA: Mapping[str, ColumnType] = {
+    "request_id": pl.String,
+    "user": pl.String,
+    "channel": pl.String,
+    "experiment": pl.String,
+    "shadow_of": pl.String,
+    "started_at": TIME,
+    "status": pl.Int32,
+    "blank": pl.Boolean,
+    "total_ms": pl.Float64,
+}
+FEEDBACK: Mapping[str, ColumnType] = {
+    "feedback_id": pl.String,
+    "request_id": pl.String,
+    "at": TIME,
+    "harm": pl.Float64,
+}
 
 
 @dataclass(frozen=True)
