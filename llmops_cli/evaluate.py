@@ -57,9 +57,9 @@ def command(assistant: Any, release: str, against: str | None, fail_on_regressio
         "held_out_uses": vars(verdict.uses),
         **({"gate": verdict.to_dict()} if against else {}),
     }
-    text = f"{report.table()}\n\n{_poor(worst, poor.height, f'{chosen.name}.evaluation_results')}"
     gate = verdict_table(verdict) if against else f"The {verdict.uses}."
-    emit(value, f"{text}\n\n{gate}", as_json=as_json)
+    poorly = _poor(worst, poor.height, f"{chosen.name}.evaluation_results")
+    emit(value, f"{report.table()}\n\n{gate}\n\n{poorly}", as_json=as_json)
     if fail_on_regression and verdict.outcome == "failed":
         sys.exit(1)
 

@@ -61,7 +61,7 @@ class Uses:
     """Events in which a decision about a release rests on held-out cases."""
 
     def __str__(self) -> str:
-        return f"held-out cases were used for {self.releases} releases and {self.decisions} decisions so far"
+        return f"held-out cases were used so far to score {self.releases} release(s) and for {self.decisions} decision(s)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,9 +65,9 @@ def test_a_rule_passes_on_its_bound_and_fails_on_its_value(
     assert found.gain == pytest.approx((wins - losses) / CASES)
     assert found.candidate is not None
     assert found.incumbent is not None
-    assert found.gain == pytest.approx(found.candidate - found.incumbent)
+    assert found.candidate - found.incumbent == pytest.approx(found.gain)
     assert found.bound is not None
-    assert found.bound < found.gain
+    assert found.bound < (wins - losses) / CASES
 
 
 def test_with_fewer_cases_than_asked_for_a_person_decides_however_clear_it_looks() -> None:
@@ -203,7 +203,7 @@ def test_a_verdict_reads_back_from_its_json_and_shows_every_rule() -> None:
     assert Verdict.from_dict(json.loads(canonical_json(verdict.to_dict()))) == verdict
     text = verdict.markdown()
     assert "| recall_at_5 not_worse, margin 0.05 | failed | 0.450 | 0.550 | -0.100 |" in text
-    assert "used for 2 releases and 1 decisions" in text
+    assert "used so far to score 2 release(s) and for 1 decision(s)" in text
 
 
 # How often it is wrong, and how often it sees: the outcome of a rule depends on wins and losses alone.

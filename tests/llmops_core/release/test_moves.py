@@ -78,6 +78,7 @@ def test_a_release_that_passes_is_moved_on_its_report_and_verdict(lakehouse: Lak
     event = last(lakehouse)
     assert (event.action, event.author, event.reason, event.outcome) == ("promote", "me", "it is better", "passed")
     assert moved.verdict
+    assert event.gate
     assert event.gate == json.loads(json.dumps(moved.verdict.to_dict()))
     assert event.gate["incumbent_id"] == OLD.release_id
     kept = lakehouse.table("helper", "evaluation_reports").read().filter(pl.col("report_id") == event.report_id)
