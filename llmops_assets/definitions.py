@@ -13,6 +13,7 @@ from jobs.build import index_build, release_create
 from jobs.evaluation import evaluation_nightly, evaluation_score
 from jobs.ingest import traffic_every_five_minutes, traffic_ingest
 from jobs.maintenance import lakehouse_maintain, maintenance_daily
+from jobs.replay import traffic_replay
 from jobs.rollback import release_rollback
 from llmops_assets.corpus.checks import chunks_are_sound, documents_are_sound
 from llmops_assets.corpus.chunks import chunks
@@ -26,6 +27,7 @@ from llmops_assets.index.vector_index import finds_what_exact_search_finds, vect
 from llmops_assets.prompts.versions import versions
 from llmops_assets.release.manifests import manifests
 from llmops_assets.traffic.feedback import feedback
+from llmops_assets.traffic.replays import replays
 from llmops_assets.traffic.requests import requests
 from llmops_core.assistant import Assistant
 from llmops_core.models.named import open_assistant
@@ -33,7 +35,7 @@ from llmops_core.settings import load_settings
 from resources.platform import resources
 from sensors.documents_changed import documents_changed
 
-ASSETS = (documents, chunks, embeddings, vector_index, versions, manifests, requests, feedback)
+ASSETS = (documents, chunks, embeddings, vector_index, versions, manifests, requests, feedback, replays)
 EVALUATION = (cases, results, reports)
 CHECKS = (documents_are_sound, nothing_rejected, chunks_are_sound, finds_what_exact_search_finds)
 
@@ -47,7 +49,15 @@ def build_definitions(folder: str | Path) -> dg.Definitions:
     return dg.Definitions(
         assets=[make(assistant) for make in (*ASSETS, *(EVALUATION if has_cases else ()))],
         asset_checks=[make(assistant) for make in CHECKS],
-        jobs=[build, release_create(assistant), release_rollback(assistant), *score, ingest, maintain],
+        jobs=[
+            build,
+            release_create(assistant),
+            release_rollback(assistant),
+            *score,
+            ingest,
+            traffic_replay(assistant),
+            maintain,
+        ],
         schedules=[
             *map(evaluation_nightly, score),
             traffic_every_five_minutes(assistant, ingest),

@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import click
 
 from llmops_cli.output import emit_error
 from llmops_core.assistant import FILE_NAME, Assistant
-from llmops_core.errors import ConfigError, LlmopsError, NotFoundError
+from llmops_core.errors import ConfigError, InvalidRequestError, LlmopsError, NotFoundError
 from llmops_core.models.named import open_assistant
 from llmops_core.settings import load_settings, project_root
+from llmops_core.times import parse_time
 
 
 def assistant_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,6 +41,19 @@ def release_option(what: str, default: str, meaning: str) -> Callable[[Callable[
     return click.option(
         "--release", default=default, metavar="RELEASE", help=f"{what}: {RELEASE}. Default: {default}, {meaning}."
     )
+
+
+class Moment(click.ParamType[datetime]):
+    """A time with its zone."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it; what has no zone is refused."""
+        try:
+            return value if isinstance(value, datetime) else parse_time(value)
+        except InvalidRequestError as error:
+            self.fail(str(error), param, ctx)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

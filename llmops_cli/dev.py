@@ -20,13 +20,13 @@ from llmops_cli.output import facts, progress, url_of
 from llmops_core.errors import ConfigError
 from llmops_core.settings import load_settings, project_root
 
-UI_HOST = "127.0.0.1"
+UI_HOST, UI_PORT = "127.0.0.1", 3000
 POLL_S = 0.5
 ANSWER_TIMEOUT_S = 5.0
 
 
 @click.command()
-@click.option("--ui-port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port of the UI.")
+@click.option("--ui-port", default=UI_PORT, show_default=True, type=click.IntRange(1, 65535), help="Port of the UI.")
 @click.option("--port", default=None, type=click.IntRange(1, 65535), help="Port of the gateway (LLMOPS_PORT or 8400).")
 @reports_errors
 def command(ui_port: int, port: int | None) -> None:

@@ -1,0 +1,1 @@
+"""Lineage: what an answer came from, and what a document went into."""
