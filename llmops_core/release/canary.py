@@ -20,7 +20,7 @@ from llmops_core.release.comparison import Comparison, compare, read_log
 from llmops_core.release.registry import Releases
 
 PROD = "prod"
-NONE_RUNS = "No canary is running. One begins with: llmops release canary start RELEASE"
+NONE_RUNS = "No canary is running. One begins with: llmops release approve RELEASE"
 
 End = Literal["passed", "rolled_back", "stopped"]
 
@@ -59,23 +59,12 @@ def running(state: Mapping[str, Pointer]) -> Experiment | None:
     return Experiment(pointer.experiment, pointer.release_id, Plan.from_dict(pointer.plan))
 
 
-def begin(
-    channels: Channels,
-    release_id: str,
-    section: Canary,
-    *,
-    author: str,
-    reason: str,
-    provenance: Provenance,
-    report_id: str | None = None,
-    gate: Mapping[str, Any] | None = None,
-) -> Experiment:
-    """Let a release meet prod's users as `release.canary` of `assistant.yaml` says.
+def beginning(section: Canary, release_id: str, seen: Mapping[str, Pointer], action: str = "begin") -> Step:
+    """The step by which a release begins to meet prod's users, as `release.canary` of `assistant.yaml` says now.
 
     Raises `InvalidRequestError` if there is nothing on prod to compare with or it is this release, `ConflictError` if another
     canary runs.
     """
-    seen = channels.state()
     if other := running(seen):
         raise ConflictError(
             f"A canary of release {other.release_id} is running. Wait for its verdict (llmops release canary), or end it:"
@@ -94,33 +83,13 @@ def begin(
         tuple(section.metrics),
         prod.release_id,
     )
-    state = channels.take(
-        [Step(CANARY, release_id, "begin", plan=plan.to_dict())],
-        author=author,
-        reason=reason,
-        provenance=provenance,
-        expected=seen,
-        report_id=report_id,
-        gate=gate,
-    )
-    found = running(state)
-    assert found
-    return found
+    return Step(CANARY, release_id, action, plan=plan.to_dict())
 
 
-def refresh(
-    channels: Channels,
-    release_id: str,
-    *,
-    author: str,
-    reason: str,
-    provenance: Provenance,
-    seen: Mapping[str, Pointer],
-) -> None:
-    """Put fresh documents on the canary's side; the experiment goes on. Raises `ConflictError` if it moved since `seen`."""
+def refreshing(release_id: str, seen: Mapping[str, Pointer]) -> Step:
+    """The step that puts fresh documents on the canary's side; the experiment goes on."""
     pointer = seen[CANARY]
-    step = Step(CANARY, release_id, "refresh", pointer.experiment, pointer.plan)
-    channels.take([step], author=author, reason=reason, provenance=provenance, expected=seen)
+    return Step(CANARY, release_id, "refresh", pointer.experiment, pointer.plan)
 
 
 def end(

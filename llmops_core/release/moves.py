@@ -17,7 +17,8 @@ from llmops_core.evaluation.report import RETRIEVAL_SCORES
 from llmops_core.evaluation.score import outstanding, report_of, store_report
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
-from llmops_core.release.channels import CHANNELS, Pointer, Step
+from llmops_core.release.canary import beginning, refreshing
+from llmops_core.release.channels import CANARY, CHANNELS, Pointer, Step
 from llmops_core.release.gate import (
     Kind,
     Outcome,
@@ -33,7 +34,7 @@ from llmops_core.release.manifest import Manifest, Release
 from llmops_core.release.registry import Releases
 from llmops_core.release.rollback import past
 
-GATED = ("staging", "prod")
+GATED = ("staging", "prod", CANARY)
 """Channels that nothing reaches without evidence."""
 READ = ("evaluation_cases", "evaluation_results")
 
@@ -81,8 +82,16 @@ def promote(
 
 
 def approve(lakehouse: Lakehouse, assistant: Assistant, reference: str, by: Mover, provenance: Provenance) -> Moved:
-    """A person's word that a release may serve, and its move to prod, in one commit; raises as `promote` does."""
-    return _move(lakehouse, assistant, reference, "prod", by, provenance, None, (), "approve")
+    """A person's word that a release may serve, and what follows from it, in one commit; raises as `promote` does.
+
+    It meets some of the users first, as the canary. Where there is nothing to compare it with, or fresh documents alone are
+    new in it, it goes to prod.
+    """
+    releases = Releases(lakehouse, assistant.name)
+    release, seen = releases.get(reference), releases.channels.state()
+    prod = releases.get(seen["prod"].release_id) if "prod" in seen else None
+    channel = CANARY if _kind(release.manifest, prod, prod) == "candidate" else "prod"
+    return _move(lakehouse, assistant, release.release_id, channel, by, provenance, seen, (), "approve")
 
 
 def reject(lakehouse: Lakehouse, assistant: Assistant, reference: str, by: Mover, provenance: Provenance) -> Release:
@@ -187,23 +196,25 @@ def _move(
     releases = Releases(lakehouse, assistant.name)
     release = releases.get(reference)
     seen = releases.channels.state() if expected is None else expected
-    if channel not in CHANNELS:
+    if channel not in (*CHANNELS, CANARY):
         raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join(CHANNELS)}")
     if by.override and not by.reason.strip():
         raise InvalidRequestError("An override is kept with its reason: give one with --message WHY")
     there = channel in seen and seen[channel].release_id == release.release_id
     verdict = None
-    action = "promote"
+    action = "begin" if channel == CANARY else "promote"
     if channel in GATED and not there:
         verdict = assess(lakehouse, assistant, release, channel, provenance, state=seen, training=training)
         refused = _refusal(assistant, releases, release, channel, by, verdict)
         if refused and not by.override:
             raise GateError(f"{assistant.name}: release {release.number} is not moved to {channel}. {refused}")
         action = "override" if refused else action
-    steps = [
-        *(Step(None, release.release_id, decision) for decision in before),
-        Step(channel, release.release_id, action),
-    ]
+    move = Step(channel, release.release_id, action)
+    if channel == CANARY and verdict and verdict.kind == "fresh documents":
+        move = refreshing(release.release_id, seen)
+    elif channel == CANARY:
+        move = beginning(assistant.release.canary, release.release_id, seen, action)
+    steps = [*(Step(None, release.release_id, decision) for decision in before), move]
     releases.channels.take(
         steps,
         author=by.author,
@@ -213,7 +224,7 @@ def _move(
         report_id=verdict.report_id if verdict else None,
         gate=verdict.to_dict() if verdict else None,
     )
-    return Moved(channel, release, action, verdict)
+    return Moved(channel, release, move.action, verdict)
 
 
 def _refusal(
@@ -222,6 +233,8 @@ def _refusal(
     """Why this mover may not make this move, and what to do; None if nothing speaks against it."""
     events = releases.channels.events()
     promote_it = f"llmops release promote {release.number} {channel}"
+    if channel == CANARY:
+        promote_it = f"llmops release approve {release.number}"
     overrule = f"{promote_it} --override --message WHY"
     if rejected := rejection(events, release.release_id):
         return f"{rejected['author']} rejected it: {rejected['reason']}. To overrule that: {overrule}"

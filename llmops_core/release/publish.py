@@ -19,15 +19,15 @@ from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.models.revisions import embedder_revision
 from llmops_core.prompts.versions import PromptVersion
-from llmops_core.release.channels import Pointer
+from llmops_core.release.channels import CANARY, Pointer
 from llmops_core.release.compose import compose
 from llmops_core.release.manifest import IndexPin, Manifest, Release
 from llmops_core.release.moves import Mover, promote
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 
-# Channels that users see: fresh documents reach them; dev gets every candidate anyway.
-REFRESHED = ("staging", "prod")
+# Channels that users see: fresh documents reach them, also both sides of an experiment; dev gets every candidate anyway.
+REFRESHED = ("staging", "prod", CANARY)
 
 Measure = Callable[[Release], object]
 """Scores what a release finds for the stored cases, so that floors can be asked of fresh documents at once; without it they wait

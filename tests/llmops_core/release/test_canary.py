@@ -12,8 +12,8 @@ from llmops_core.ids import uuid7
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.arms import Experiment
-from llmops_core.release.canary import begin, conclude, end, look, refresh, running
-from llmops_core.release.channels import Channels
+from llmops_core.release.canary import beginning, conclude, end, look, refreshing, running
+from llmops_core.release.channels import Channels, Pointer, Step
 from llmops_core.release.registry import Releases
 from llmops_core.traffic.columns import request_frame
 from llmops_core.traffic.row import RequestRow
@@ -39,8 +39,15 @@ def promote(lakehouse: Lakehouse, release_id: str) -> None:
 
 
 def begun(lakehouse: Lakehouse, section: Canary = SECTION) -> Experiment:
+    seen = Channels(lakehouse, "helper").state()
+    found = running(taken(lakehouse, beginning(section, manifest(prompt=2).release_id, seen)))
+    assert found
+    return found
+
+
+def taken(lakehouse: Lakehouse, step: Step) -> dict[str, Pointer]:
     channels = Channels(lakehouse, "helper")
-    return begin(channels, manifest(prompt=2).release_id, section, author="me", reason="new prompt", provenance=RUN)
+    return channels.take([step], author="me", reason="", provenance=RUN, expected=channels.state())
 
 
 def on(lakehouse: Lakehouse) -> dict[str, str]:
@@ -126,8 +133,7 @@ def test_fresh_documents_on_both_sides_keep_the_experiment(lake: Lakehouse) -> N
     promote(lake, manifest("i2").release_id)
     channels = Channels(lake, "helper")
     fresh = manifest("i2", prompt=2).release_id
-    refresh(channels, fresh, author="me", reason="fresh documents", provenance=RUN, seen=channels.state())
-    after = running(channels.state())
+    after = running(taken(lake, refreshing(fresh, channels.state())))
     assert after
     assert (after.experiment, after.release_id, after.plan) == (experiment.experiment, fresh, experiment.plan)
     found = look(lake, "helper")
@@ -163,9 +169,8 @@ def test_of_two_at_once_one_canary_begins(lake: Lakehouse) -> None:
 
 
 def test_a_canary_needs_another_release_that_serves(lake: Lakehouse) -> None:
-    channels = Channels(lake, "helper")
     with pytest.raises(InvalidRequestError, match="has this release already"):
-        begin(channels, manifest().release_id, SECTION, author="me", reason="", provenance=RUN)
+        beginning(SECTION, manifest().release_id, Channels(lake, "helper").state())
 
 
 def test_one_after_another_each_is_an_experiment_of_its_own(lake: Lakehouse) -> None:

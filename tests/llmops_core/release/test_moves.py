@@ -11,6 +11,7 @@ from llmops_core.assistant import Assistant
 from llmops_core.errors import ConflictError, GateError, InvalidRequestError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release import moves
+from llmops_core.release.canary import look, running
 from llmops_core.release.channels import Channels
 from llmops_core.release.history import Entry, history
 from llmops_core.release.manifest import IndexPin, Manifest, Release
@@ -164,8 +165,71 @@ def test_an_approval_is_kept_beside_the_move_that_it_makes(lakehouse: Lakehouse)
     entries = history(Channels(lakehouse, "helper").events())[1:]
     assert [(e.channel, e.action, e.outcome) for e in entries] == [
         (None, "approve", "failed"),
-        ("prod", "override", "failed"),
+        ("canary", "override", "failed"),
     ]
+    assert on_prod(lakehouse) == OLD.release_id
+
+
+def test_an_approved_release_meets_some_users_first_on_its_report_and_verdict(lakehouse: Lakehouse) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW, NEW.model_copy(update={"prompt": manifest(prompt=3).prompt}))
+    scored(lakehouse, FOUND)
+    canary = {"canary": {"share": 0.25, "mode": "shadow"}}
+    moved = moves.approve(lakehouse, assistant(release=canary), NEW.release_id, ME, RUN)
+    assert (moved.channel, moved.action, on_prod(lakehouse)) == ("canary", "begin", OLD.release_id)
+    experiment = running(Channels(lakehouse, "helper").state())
+    assert experiment
+    assert (experiment.plan.share, experiment.plan.mode, experiment.plan.base) == (0.25, "shadow", OLD.release_id)
+    assert last(lakehouse).outcome == "passed"
+    with pytest.raises(ConflictError, match="llmops release canary stop"):
+        moves.approve(lakehouse, assistant(cases=False), "3", ME, RUN)
+    with pytest.raises(InvalidRequestError, match="is on canary"):
+        moves.reject(lakehouse, assistant(), NEW.release_id, ME, RUN)
+
+
+def test_a_refused_canary_is_told_how_to_go_on(lakehouse: Lakehouse) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW)
+    scored(lakehouse, LOST)
+    with pytest.raises(GateError, match=r"not moved to canary.*llmops release approve 2 --override --message WHY"):
+        moves.approve(lakehouse, assistant(), NEW.release_id, ME, RUN)
+
+
+def test_where_nothing_can_be_compared_an_approved_release_goes_to_prod(lakehouse: Lakehouse) -> None:
+    made(lakehouse, OLD, manifest("i2"))
+    assert moves.approve(lakehouse, assistant(cases=False), OLD.release_id, ME, RUN).channel == "prod"
+    assert moves.approve(lakehouse, assistant(cases=False), "2", ME, RUN).channel == "prod"
+
+
+def test_fresh_documents_reach_both_sides_of_an_experiment(lakehouse: Lakehouse) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW)
+    moves.approve(lakehouse, assistant(cases=False), NEW.release_id, ME, RUN)
+    before = running(Channels(lakehouse, "helper").state())
+    index = IndexPin(version="i7", snapshots={})
+    indexes = {NEW.embedder.revision: index}
+    done = publish(
+        lakehouse,
+        assistant(cases=False),
+        NEW.with_index(index),
+        indexes,
+        author="run 1",
+        message="built",
+        provenance=RUN,
+    )
+    assert {move.channel for move in done.moves if not move.waits} == {"dev", "prod", "canary"}
+    after = running(Channels(lakehouse, "helper").state())
+    assert before
+    assert after
+    assert (after.experiment, after.plan) == (before.experiment, before.plan)
+    assert (on_prod(lakehouse), after.release_id) == (
+        OLD.with_index(index).release_id,
+        NEW.with_index(index).release_id,
+    )
+    assert last(lakehouse).action == "refresh"
+    found = look(lakehouse, "helper")
+    assert found
+    assert found.comparison.outcome == "waiting"
 
 
 def test_what_a_person_rejected_only_an_override_promotes(lakehouse: Lakehouse) -> None:

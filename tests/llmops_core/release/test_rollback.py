@@ -131,7 +131,9 @@ def test_a_rollback_of_prod_ends_the_canary_beside_it(lakehouse: Lakehouse, go_b
 
     def begin() -> None:
         made, _ = releases.create(manifest("i9"), author="me", message="", provenance=RUN)
-        canary.begin(releases.channels, made.release_id, Canary(), author="me", reason="", provenance=RUN)
+        state = releases.channels.state()
+        step = canary.beginning(Canary(), made.release_id, state)
+        releases.channels.take([step], author="me", reason="", provenance=RUN, expected=state)
 
     begin()
     go_back("3")
