@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from jobs.build import index_build, release_create
+from jobs.canary import canary_end
 from jobs.evaluation import evaluation_nightly, evaluation_score
 from jobs.ingest import traffic_every_five_minutes, traffic_ingest
 from jobs.maintenance import lakehouse_maintain, maintenance_daily
@@ -33,6 +34,7 @@ from llmops_core.assistant import Assistant
 from llmops_core.models.named import open_assistant
 from llmops_core.settings import load_settings
 from resources.platform import resources
+from sensors.canary_verdict import canary_verdict
 from sensors.documents_changed import documents_changed
 
 ASSETS = (documents, chunks, embeddings, vector_index, versions, manifests, requests, feedback, replays)
@@ -44,6 +46,7 @@ def build_definitions(folder: str | Path) -> dg.Definitions:
     """All definitions of the assistant in `folder`; raises `ConfigError` for a wrong `assistant.yaml`."""
     assistant = open_assistant(Path(folder))
     build, ingest, maintain = index_build(assistant), traffic_ingest(assistant), lakehouse_maintain(assistant)
+    end_canary = canary_end(assistant)
     has_cases = assistant.evaluation.cases is not None
     score = [evaluation_score(assistant)] if has_cases else []
     return dg.Definitions(
@@ -53,6 +56,7 @@ def build_definitions(folder: str | Path) -> dg.Definitions:
             build,
             release_create(assistant),
             release_rollback(assistant),
+            end_canary,
             *score,
             ingest,
             traffic_replay(assistant),
@@ -63,7 +67,7 @@ def build_definitions(folder: str | Path) -> dg.Definitions:
             traffic_every_five_minutes(assistant, ingest),
             maintenance_daily(maintain),
         ],
-        sensors=[documents_changed(assistant, build), _automation(assistant)],
+        sensors=[documents_changed(assistant, build), canary_verdict(assistant, end_canary), _automation(assistant)],
         resources=resources(),
         executor=_executor(),
     )

@@ -25,7 +25,12 @@ SECTION = Canary(share=0.5, min_requests=20, max_hours=2, metrics=["errors", "em
 
 @pytest.fixture
 def lake(lakehouse: Lakehouse) -> Lakehouse:
-    """A home with release 1 on prod, release 2 beside it, and both with fresh documents."""
+    """A home for a canary."""
+    return with_releases(lakehouse)
+
+
+def with_releases(lakehouse: Lakehouse) -> Lakehouse:
+    """Release 1 on prod, release 2 beside it, and both with fresh documents."""
     releases = Releases(lakehouse, "helper")
     for made in (manifest(), manifest(prompt=2), manifest("i2"), manifest("i2", prompt=2)):
         releases.create(made, author="me", message="", provenance=RUN)
