@@ -1,7 +1,7 @@
 """`llmops lineage`."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -17,6 +17,7 @@ from llmops_core.settings import load_settings
 
 UI = url_of(UI_HOST, UI_PORT)
 HASH_CHARACTERS = 12
+RUN_CHARACTERS = 8
 TEXT_CHARACTERS = 80
 
 
@@ -80,12 +81,13 @@ def _request(value: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             facts({**asked, **_made_with(value)}),
-            table(("read", "snapshot", "written", "by", "asset"), map(_snapshot, value["index"]["snapshots"])),
+            table(("read", "snapshot", "written", "by run"), map(_snapshot, value["index"]["snapshots"])),
             table(
-                ("chunk", "score", "of document", "version", "from", "document by", "chunk by"),
+                ("chunk", "score", "of document", "version", "from", "document by run", "chunk by run"),
                 map(_chunk, value["chunks"]),
             ),
             _feedback(value["feedback"]),
+            _links(value),
         ]
     )
 
@@ -111,8 +113,7 @@ def _made_with(value: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _snapshot(read: Mapping[str, Any]) -> tuple[str, ...]:
-    written = (read["at"] or read["state"], _by(read))
-    return read["table"], read["snapshot"], *written, read["asset_url"]
+    return read["table"], read["snapshot"], read["at"] or read["state"], _by(read)
 
 
 def _chunk(chunk: Mapping[str, Any]) -> tuple[str, ...]:
@@ -129,7 +130,24 @@ def _chunk(chunk: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _by(written: Mapping[str, Any]) -> str:
-    return str(written.get("run_url") or written.get("run_id") or "?")
+    """A run by the beginning of its id, a command by its name."""
+    run_id = str(written.get("run_id") or "?")
+    return run_id[:RUN_CHARACTERS] if written.get("run_url") else run_id
+
+
+def _links(value: Any) -> str:
+    """Every link in the value, once."""
+    found = dict.fromkeys(_urls(value))
+    return "\n".join(["In the Dagster UI (llmops dev):", *(f"  {url}" for url in found)]) if found else ""
+
+
+def _urls(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from (url for name, url in value.items() if name in {"run_url", "asset_url"} and url)
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _urls(inner)
 
 
 def _feedback(rows: list[Mapping[str, Any]]) -> str:
@@ -161,11 +179,11 @@ def _document(value: Mapping[str, Any]) -> str:
         for version in value["versions"]
     ]
     lines = [f"Document {value['document_id']}", ""]
-    lines.append(table(("version", "first read", "from", "in releases", "requests", "written by"), rows))
+    lines.append(table(("version", "first read", "from", "in releases", "requests", "by run"), rows))
     for version in value["versions"]:
         latest = [f"  {request['started_at']}  {request['request_id']}" for request in version["latest"]]
         if latest:
             lines += ["", f"Latest requests answered from {version['document_hash'][:HASH_CHARACTERS]}:", *latest]
     if value["releases_not_retained"]:
         lines += ["", f"Of {value['releases_not_retained']} more releases the documents are no longer retained."]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _links(value)])

@@ -47,13 +47,10 @@ def _request(row: RequestRow) -> dict[str, Any]:
 
 
 def _release(lakehouse: Lakehouse, assistant: str, release: Release, row: RequestRow) -> dict[str, Any]:
-    events = lakehouse.table(assistant, "release_events").scan()
-    moved = events.filter(
-        (pl.col("release_id") == release.release_id)
-        & (pl.col("channel") == row.channel)
-        & (pl.col("at") <= row.started_at)
-    )
+    events = lakehouse.table(assistant, "release_events").scan().filter(pl.col("release_id") == release.release_id)
+    moved = events.filter((pl.col("channel") == row.channel) & (pl.col("at") <= row.started_at))
     latest = moved.sort("at").tail(1).collect()
+    decided = events.filter(pl.col("channel").is_null()).sort("at").collect()
     written = lakehouse.table(assistant, "release_manifests").scan()
     by = written.filter(pl.col("release_id") == release.release_id).select("run_id").head(1).collect()
     return {
@@ -64,6 +61,7 @@ def _release(lakehouse: Lakehouse, assistant: str, release: Release, row: Reques
         "created_at": release.created_at.isoformat(),
         "run_id": by["run_id"][0],
         "moved": _json(latest.row(0, named=True)) if latest.height else None,
+        "decisions": [_json(event) for event in decided.iter_rows(named=True)],
     }
 
 

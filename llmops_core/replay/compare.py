@@ -4,7 +4,7 @@ An answer is made in steps, each from what the one before gave: chunks, their sc
 that differs is where a difference entered.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,33 +65,26 @@ def logged_outcome(row: RequestRow) -> Outcome:
 
 
 def compare(then: Outcome, now: Outcome, *, client_left: bool = False) -> Comparison:
-    """Compare part by part. Of a request whose client left, what the log has: an answer as far as it came."""
-    differences = tuple(_differences(then, now, client_left=client_left))
-    differing = {difference.part for difference in differences}
-    identical: dict[str, bool | None] = {part: part not in differing for part in PARTS}
-    if not now.asked:
-        identical["answer"] = None
-    return Comparison(identical, differences)
-
-
-def _differences(then: Outcome, now: Outcome, *, client_left: bool) -> Iterator[Difference]:
+    """Compare part by part. Of a request whose client left, what the log has, and the answer as far as it came."""
     pairs: dict[str, tuple[Any, Any]] = {
         "chunks": (_ids(then), _ids(now)),
         "scores": (_scores(then), _scores(now)),
         "prompt": (then.prompt, now.prompt),
         "answer": (then.answer, now.answer),
     }
+    identical: dict[str, bool | None] = dict.fromkeys(PARTS)
+    differences: list[Difference] = []
     for part, (before, after) in pairs.items():
-        if part == "answer" and not now.asked:
+        if (part == "answer" and not now.asked) or (client_left and before is None):
             continue
-        if client_left:
-            if before is None:
-                continue
-            if part == "answer" and after is not None:
-                after = after[: len(before)]
+        if client_left and part == "answer" and after is not None:
+            after = after[: len(before)]
         # Two failures of one kind are the same outcome, whatever numbers their messages hold.
-        if before != after or (before is None and then.error_type != now.error_type):
-            yield Difference(part, _described(part, before, after, then, now))
+        same = before == after and (before is not None or then.error_type == now.error_type)
+        identical[part] = same
+        if not same:
+            differences.append(Difference(part, _described(part, before, after, then, now)))
+    return Comparison(identical, tuple(differences))
 
 
 def _ids(outcome: Outcome) -> tuple[str, ...] | None:

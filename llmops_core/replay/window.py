@@ -185,7 +185,8 @@ def summarise(window: Window, rows: pl.DataFrame, releases: Sequence[Release]) -
     numbers = {release.release_id: release.number for release in releases}
     run = rows.filter(pl.col("error").is_null())
     shares: dict[str, dict[str, Share]] = {}
-    for (release_id,), of_release in run.group_by("logged_release_id", maintain_order=True):
+    by_release = sorted(run.group_by("logged_release_id"), key=lambda group: numbers.get(str(group[0][0]), 0))
+    for (release_id,), of_release in by_release:
         name = f"release {numbers.get(str(release_id), '?')} ({release_id})" if release_id else "no release"
         shares[name] = _shares(of_release)
     differing = run.filter(pl.col("differences") != "[]")

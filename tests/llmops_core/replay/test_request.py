@@ -14,6 +14,7 @@ from llmops_core.errors import NotFoundError, PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.prompts.versions import PromptVersions
+from llmops_core.release.manifest import RetrievalPin
 from llmops_core.release.registry import Releases
 from llmops_core.replay.request import Replay, Replayer
 from llmops_core.settings import Settings
@@ -173,6 +174,17 @@ def test_the_logged_vector_is_searched_with_and_the_embedder_told_apart(log: Log
     assert done.query_vector
     assert not done.query_vector.reproduced
     assert done.query_vector.largest_difference == pytest.approx(2 * max(map(abs, row.query_vector)), rel=1e-6)
+
+
+def test_what_is_searched_with_is_the_logged_vector(log: Log) -> None:
+    dense = RetrievalPin(mode="dense", top_k=3, query="last_turn")
+    row = replace(log.row("plain"), release_id=create(log.settings, retrieval=dense))
+    assert row.query_vector
+    there = log.replay(row, answer=False).now.chunks
+    opposite = log.replay(replace(row, query_vector=[-number for number in row.query_vector]), answer=False).now.chunks
+    assert there
+    assert opposite
+    assert {chunk_id: -score for chunk_id, score in opposite} == dict(there)
 
 
 def test_without_an_answer_nothing_is_asked(log: Log) -> None:
