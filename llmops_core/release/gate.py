@@ -61,7 +61,9 @@ class Uses:
     """Events in which a decision about a release rests on held-out cases."""
 
     def __str__(self) -> str:
-        return f"held-out cases were used so far to score {self.releases} release(s) and for {self.decisions} decision(s)"
+        return (
+            f"held-out cases were used so far to score {self.releases} release(s) and for {self.decisions} decision(s)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,11 +207,11 @@ def _outcome(gate: Gate, rule: GateRule, measured: RuleVerdict, wanted: float) -
     if measured.cases < gate.min_cases:
         return "inconclusive", f"fewer than min_cases {gate.min_cases}{_more_answers(rule.metric)}"
     if measured.bound > wanted:
-        return "passed", f"the gain is above {wanted:g}"
+        return "passed", f"the gain is above {wanted:g} (bound {measured.bound:+.3f})"
     # At the margin itself: a candidate that is no better is not better.
     if measured.gain < wanted or (rule.mode == "better" and measured.gain <= wanted):
-        return "failed", f"the gain is not above {wanted:g}"
-    return "inconclusive", f"too few cases to tell that the gain is above {wanted:g}"
+        return "failed", f"the gain {measured.gain:+.3f} is not above {wanted:g}"
+    return "inconclusive", f"too few cases to tell that the gain is above {wanted:g} (bound {measured.bound:+.3f})"
 
 
 def _floor(gate: Gate, metric: str, floor: float, values: pl.DataFrame) -> RuleVerdict:
@@ -224,7 +226,7 @@ def _floor(gate: Gate, metric: str, floor: float, values: pl.DataFrame) -> RuleV
         return replace(blank, candidate=mean, why=why)
     less = metric in LESS_IS_BETTER
     met = mean <= floor if less else mean >= floor
-    why = f"{'at' if met else 'not at'} {'most' if less else 'least'} {floor:g}"
+    why = f"{mean:.3f} is {'at' if met else 'not at'} {'most' if less else 'least'} {floor:g}"
     return replace(blank, candidate=mean, outcome="passed" if met else "failed", why=why)
 
 

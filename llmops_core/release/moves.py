@@ -236,7 +236,8 @@ def _refusal(
     if channel == CANARY:
         promote_it = f"llmops release approve {release.number}"
     overrule = f"{promote_it} --override --message WHY"
-    if rejected := rejection(events, release.release_id):
+    meant = _meant(releases, release, verdict.kind)
+    if rejected := rejection(events, meant):
         return f"{rejected['author']} rejected it: {rejected['reason']}. To overrule that: {overrule}"
     if verdict.outcome == "failed":
         return f"{verdict.headline()}. Make a better one, or overrule the gate: {overrule}"
@@ -247,7 +248,7 @@ def _refusal(
         return f"{verdict.headline()}. A person decides, with a reason: {promote_it} --message WHY"
     if by.person:
         return None
-    if release.release_id in past(events, channel).taken_back:
+    if meant & past(events, channel).taken_back:
         return f"It was there and was taken back. A person may put it there again: {promote_it}"
     if verdict.kind == "fresh documents" and assistant.release.index_only == "manual":
         return f"A person promotes fresh documents (release.index_only): {promote_it}"
@@ -256,11 +257,25 @@ def _refusal(
     return None
 
 
-def rejection(events: pl.DataFrame, release_id: str) -> dict[str, object] | None:
-    """The event that rejects a release and was not overruled since; None if there is none."""
-    decided = events.filter((pl.col("release_id") == release_id) & pl.col("action").is_in(["reject", "override"]))
+def rejection(events: pl.DataFrame, release_ids: Collection[str]) -> dict[str, object] | None:
+    """The event that rejects one of these releases and was not overruled since; None if there is none."""
+    decided = events.filter(
+        pl.col("release_id").is_in(list(release_ids)) & pl.col("action").is_in(["reject", "override"])
+    )
     last = decided.sort("at").tail(1).rows(named=True)
     return last[0] if last and last[0]["action"] == "reject" else None
+
+
+def _meant(releases: Releases, release: Release, kind: Kind) -> set[str]:
+    """The releases that a word against this one was about: of fresh documents it alone.
+
+    A candidate is the same one with each index that it gets: what was rejected or taken back must not return with the next
+    change of a document.
+    """
+    if kind == "fresh documents":
+        return {release.release_id}
+    manifest = release.manifest
+    return {known.release_id for known in releases.all() if known.manifest.with_index(manifest.index) == manifest}
 
 
 def _kind(candidate: Manifest, prod: Release | None, there: Release | None) -> Kind:

@@ -71,6 +71,6 @@ def test_nothing_serves_below_the_floors_and_nobody_has_to_look(home_with_models
     assert second.report_id
 
     (notes.folder / "docs" / "bikes.md").unlink()
-    assert "recall_at_5: not at least 0.9" in built(home_with_models, notes)
+    assert "recall_at_5: 0.000 is not at least 0.9" in built(home_with_models, notes)
     assert last_on_prod(home_with_models, notes) == second
     assert Releases(Lakehouse.open(home_with_models), notes.name).get("dev").number == 3
