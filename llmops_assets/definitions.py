@@ -14,6 +14,7 @@ from jobs.canary import canary_end
 from jobs.evaluation import evaluation_nightly, evaluation_score
 from jobs.ingest import traffic_every_five_minutes, traffic_ingest
 from jobs.maintenance import lakehouse_maintain, maintenance_daily
+from jobs.promotion import release_promote
 from jobs.replay import traffic_replay
 from jobs.rollback import release_rollback
 from llmops_assets.corpus.checks import chunks_are_sound, documents_are_sound
@@ -55,6 +56,7 @@ def build_definitions(folder: str | Path) -> dg.Definitions:
         jobs=[
             build,
             release_create(assistant),
+            release_promote(assistant),
             release_rollback(assistant),
             end_canary,
             *score,
