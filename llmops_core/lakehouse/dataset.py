@@ -6,7 +6,7 @@ and snapshots are there for running readers alone.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -76,7 +76,8 @@ def rows_at(table: LakeTable, moment: str | None) -> pl.LazyFrame:
     at = parse_time(moment)
     if table.spec.past == "rows":
         return table.scan().filter(pl.col(_time_column(table)) <= at)
-    return table.scan(_snapshot_at(table, at))
+    snapshot = _snapshot_at(table, at)
+    return table.scan(snapshot) if snapshot else table.scan().clear()
 
 
 @dataclass(frozen=True)
@@ -123,22 +124,22 @@ def _ordered(table: IcebergTable) -> list[Snapshot]:
     return sorted(table.metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)
 
 
-def _snapshot_at(table: LakeTable, at: datetime) -> int:
-    """The snapshot that was current at a time.
+def _snapshot_at(table: LakeTable, at: datetime) -> int | None:
+    """The snapshot that was current at a time; None if nothing had been written yet.
 
-    A retained one counts up to the next retained one only if that was made upon it; else one between them is gone.
+    A snapshot was current until the one that was made upon it. If that is not the next one that is retained, another one between
+    the two is gone. Raises `NotFoundError` for that.
     """
     known = _ordered(table.load())
-    at_ms = at.timestamp() * 1000
+    at_ms = (at - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
     before = [snapshot for snapshot in known if snapshot.timestamp_ms <= at_ms]
     after = [snapshot for snapshot in known if snapshot.timestamp_ms > at_ms]
-    if before and (not after or after[0].parent_snapshot_id == before[-1].snapshot_id):
-        return before[-1].snapshot_id
-    if not known:
-        raise NotFoundError(f"{table.identifier} was never written.")
-    nearest = min((before[-1:] + after[:1]), key=lambda snapshot: abs(snapshot.timestamp_ms - at_ms))
+    current = before[-1].snapshot_id if before else None
+    if not after or after[0].parent_snapshot_id == current or (before and before[-1].timestamp_ms == at_ms):
+        return current
+    nearest = min((*before[-1:], after[0]), key=lambda snapshot: abs(snapshot.timestamp_ms - at_ms))
     found = snapshot_of(nearest)
     raise NotFoundError(
-        f"{table.identifier}: what it was at {at.isoformat()} is no longer retained (see retention in assistant.yaml), or it was"
-        f" not there yet. The nearest moment that is: {found.at.isoformat()} (snapshot {found.snapshot})."
+        f"{table.identifier}: what it was at {at.isoformat()} is no longer retained (see retention in assistant.yaml). The"
+        f" nearest moment that is: {found.at.isoformat()} (snapshot {found.snapshot})."
     )
