@@ -134,6 +134,8 @@ class Answer:
             model=self.request.model,
             release_id=self.served.release.release_id,
             channel=self.served.channel,
+            experiment=self.served.experiment,
+            routing={"instead_of_canary": self.served.instead} if self.served.instead else None,
             status=status,
             error_type=type(error).__name__ if error else None,
             error_message=str(error) if error else None,

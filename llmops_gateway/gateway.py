@@ -50,12 +50,14 @@ from llmops_gateway.protocol import (
     MAX_BODY_BYTES,
     ChatRequest,
     FeedbackRequest,
+    RollbackRequest,
     Stream,
     completion_body,
     parse,
 )
 from llmops_gateway.releases import LoadedReleases, Served
 from llmops_gateway.request_ids import RequestIds
+from llmops_gateway.shadows import Copy, CountsUsers, Shadows
 from llmops_gateway.spools import Spools
 
 log = logging.getLogger("llmops.gateway")
@@ -75,13 +77,18 @@ class Gateway:
         self._spools = Spools(settings)
         self._threads = ThreadPoolExecutor(RETRIEVAL_THREADS, "retrieval")
         self._session: aiohttp.ClientSession
+        self._shadows = Shadows(self._append, self.releases.engine_failed)
         self._logging: set[asyncio.Task[None]] = set()
 
     def app(self) -> Starlette:
         """The ASGI application; its lifespan starts and stops everything."""
         return Starlette(
             lifespan=self._lifespan,
-            middleware=[Middleware(RequestIds), Middleware(LoopbackHosts)],
+            middleware=[
+                Middleware(RequestIds),
+                Middleware(LoopbackHosts),
+                Middleware(CountsUsers, self._shadows),
+            ],
             exception_handlers={
                 LlmopsError: on_error,
                 HTTPException: on_http_error,
@@ -94,6 +101,7 @@ class Gateway:
                 Route("/v1/models/{model:path}", self._model),
                 Route("/v1/feedback", self._feedback, methods=["POST"]),
                 Route("/v1/requests/{request_id}", self._request),
+                Route("/admin/rollback", self._rollback, methods=["POST"]),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
             ],
@@ -104,7 +112,9 @@ class Gateway:
         self._session = engine_session()
         await asyncio.to_thread(self.releases.start)
         await asyncio.to_thread(self._spools.start, self.releases.watch.assistants())
+        self._shadows.start(self._session)
         yield
+        await self._shadows.stop()
         await asyncio.gather(*self._logging, return_exceptions=True)
         await self._session.close()
         await asyncio.to_thread(self._spools.stop)
@@ -118,21 +128,23 @@ class Gateway:
         spool = await self._spool(assistant)
         request_id = http.state.request_id
         try:
-            served = self.releases.ready(request.model)
+            served = self.releases.chosen(request.model, request.user)
             if served is None:
                 served = await _while_connected(http, self._loaded(request.model))
         except LlmopsError as error:
             await spool.append("request", refused(request_id, assistant, request, status_of(error), error).to_payload())
             raise
         except (asyncio.CancelledError, ClientDisconnect):
-            self._log_late(assistant, refused(request_id, assistant, request, CLIENT_CLOSED_REQUEST))
+            self._log_late(refused(request_id, assistant, request, CLIENT_CLOSED_REQUEST))
             raise
+        if served.shadow:
+            await self._shadows.offer(Copy(request_id, request, served.shadow))
         answer = Answer(request_id, request, served, self._session, self._threads)
         pieces = answer.pieces()
         try:
             first = await _while_connected(http, _begin(answer, pieces))
         except (asyncio.CancelledError, ClientDisconnect):
-            self._log_late(assistant, answer.row(CLIENT_CLOSED_REQUEST))
+            self._log_late(answer.row(CLIENT_CLOSED_REQUEST))
             raise
         except Exception as error:  # a fault of the gateway itself is logged with the request, too
             if isinstance(error, EngineError):
@@ -175,12 +187,12 @@ class Gateway:
             if isinstance(error, EngineError):
                 self.releases.engine_failed(answer.served, error)
             if not isinstance(error, SpoolError):
-                self._log_late(answer.served.assistant, answer.row(status_of(error), error))
+                self._log_late(answer.row(status_of(error), error))
             yield stream.error(error_of(error))
             return
         except (asyncio.CancelledError, GeneratorExit):
             if not answer.logged:
-                self._log_late(answer.served.assistant, answer.row(CLIENT_CLOSED_REQUEST))
+                self._log_late(answer.row(CLIENT_CLOSED_REQUEST))
             raise
         yield stream.closing(answer.finish_reason or "stop", answer.extension())
         if options and options.include_usage and answer.usage:
@@ -196,18 +208,18 @@ class Gateway:
         # Not in a thread that waits: the few there are would not be there for anybody else.
         return await asyncio.wrap_future(self.releases.load(model))
 
-    def _log_late(self, assistant: str, row: RequestRow) -> None:
-        """Log a request whose client has its error already or is gone, so that nobody waits for the row."""
+    async def _append(self, row: RequestRow) -> None:
+        await self._spools.of(row.assistant).append("request", row.to_payload())
 
-        async def append() -> None:
-            await self._spools.of(assistant).append("request", row.to_payload())
+    def _log_late(self, row: RequestRow) -> None:
+        """Log a request whose client has its error already or is gone, so that nobody waits for the row."""
 
         def appended(task: asyncio.Task[None]) -> None:
             self._logging.discard(task)
             if not task.cancelled() and (error := task.exception()):
                 log.error("%s is not in the request log: %s", row.request_id, error)
 
-        task = asyncio.get_running_loop().create_task(append())
+        task = asyncio.get_running_loop().create_task(self._append(row))
         self._logging.add(task)
         task.add_done_callback(appended)
 
@@ -244,6 +256,20 @@ class Gateway:
     async def _request(self, http: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(self._spools.find, http.path_params["request_id"]))
 
+    async def _rollback(self, http: Request) -> Response:
+        asked: RollbackRequest = parse(RollbackRequest, await _body(http))
+        watch = self.releases.watch
+        if asked.assistant not in watch.assistants():
+            raise NotFoundError(
+                f"There is no assistant {asked.assistant!r} here: {', '.join(watch.assistants()) or 'none'}"
+            )
+        release_id = await asyncio.to_thread(
+            watch.roll_back, asked.assistant, asked.channel, asked.to, author=asked.author, reason=asked.reason
+        )
+        number = (await asyncio.to_thread(watch.fetch, asked.assistant, release_id))["number"]
+        said = {"assistant": asked.assistant, "channel": asked.channel, "release_id": release_id, "number": number}
+        return JSONResponse(said)
+
     async def _healthz(self, _: Request) -> Response:
         return JSONResponse({"status": "ok", "version": code_version()})
 
@@ -256,6 +282,11 @@ class Gateway:
             "status": "ready" if ready else "not ready" if known else "no assistant has a release yet: llmops build",
             "serving": serving,
             "behind": {name: asdict(behind) for name, behind in self.releases.behind().items()},
+            "canary": self.releases.canaries(),
+            "rollbacks": {
+                assistant: [move.model_dump(mode="json") for move in waiting]
+                for assistant, waiting in self.releases.watch.rollbacks().items()
+            },
             "spool": spools,
             "home": str(self._settings.home),
             "lakehouse": f"away since {away.isoformat()}" if away else "ok",

@@ -1,29 +1,32 @@
-"""The loaded releases: prod's of each assistant always, others on demand, at most a few.
+"""The loaded releases: prod's of each assistant and the one before it always, others on demand, at most a few.
 
 A new release is loaded in a thread beside the one that serves, warmed, and then takes its place in one assignment; requests
-under way keep the one that they began with.
+under way keep the one that they began with. The one that it replaced stays warm: a rollback to it waits for no loading.
 """
 
+import gc
 import logging
 import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from llmops_core.answering.loaded import LoadedRelease, ModelPool, load_release
 from llmops_core.engines.client import UnknownModelError
 from llmops_core.engines.pool import Endpoint, EnginePool
 from llmops_core.errors import EngineError, LlmopsError, NotFoundError, RetryableError
+from llmops_core.release.channels import CANARY
 from llmops_core.release.manifest import manifest_of_bundle
 from llmops_core.settings import Settings
 from llmops_gateway.channel_watch import ChannelWatch
 
 log = logging.getLogger("llmops.gateway")
 
-# Beside the ones on prod: each holds an index open, and models of its own if its revisions differ.
+# Beside the ones on prod and before them, also while answers under way hold them: each has an index open, and models of its
+# own if its revisions differ.
 LOADED_ON_DEMAND = 4
 DEFAULT_CHANNEL = "prod"
 WARM_UP_QUESTION = "warm up"
@@ -39,6 +42,12 @@ class Served:
     endpoint: Endpoint
     assistant: str
     channel: str
+    experiment: str | None = None
+    """The canary's, if the request counts for one of its arms."""
+    instead: str | None = None
+    """Why prod answers a user of the canary."""
+    shadow: "Served | None" = None
+    """What answers a copy of the request."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,14 @@ class Failure:
     retry_at: float
 
 
+@dataclass(frozen=True)
+class Canary:
+    """The release of an experiment, loaded; while fresh documents load, the one before them."""
+
+    experiment: str
+    release: LoadedRelease
+
+
 class LoadedReleases:
     """Resolves `model` names to loaded releases."""
 
@@ -67,11 +84,17 @@ class LoadedReleases:
         self._models = ModelPool(settings)
         self._engines = EnginePool(settings)
         self._prod: dict[str, LoadedRelease] = {}
+        self._before: dict[str, LoadedRelease] = {}
+        self._canaries: dict[str, Canary] = {}
         self._on_demand: OrderedDict[str, LoadedRelease] = OrderedDict()
         # Also those that an answer under way still holds.
         self._alive: WeakSet[LoadedRelease] = WeakSet()
+        # Revisions of the generators of those that are being loaded.
+        self._starting: list[str] = []
         self._failures: dict[str, Failure] = {}
         self._loader = ThreadPoolExecutor(1, "release-loader")
+        # What somebody asks for by name may take its time, and prod must not wait for it.
+        self._on_demand_loader = ThreadPoolExecutor(1, "on-demand-loader")
         self._loading: Future[None] | None = None
         self._lock = threading.Lock()
         self.watch = ChannelWatch(settings, self.refresh)
@@ -87,9 +110,18 @@ class LoadedReleases:
         # First, so that the loader does not wait for an engine that is still loading its model.
         self._engines.close()
         self._loader.shutdown(cancel_futures=True)
+        self._on_demand_loader.shutdown(cancel_futures=True)
 
     def refresh(self) -> None:
-        """Have the loader look whether prod moved or an engine died; returns at once."""
+        """Have the loader look whether prod moved or an engine died; returns at once.
+
+        A release that is loaded already, as after a rollback, serves from here on, whatever the loader is busy with.
+        """
+        for assistant in self.watch.assistants():
+            release_id = self.watch.channels(assistant).get(DEFAULT_CHANNEL)
+            release = self._loaded(assistant, release_id) if release_id else None
+            if release and self._engines.ready(release.manifest.generator):
+                self._serve(assistant, release)
         with self._lock:
             if self._loading is None or self._loading.done():
                 self._loading = self._loader.submit(self._catch_up)
@@ -109,7 +141,7 @@ class LoadedReleases:
         }
 
     def behind(self) -> dict[str, Behind]:
-        """`model` name → what keeps the release on this channel from answering; empty when all on prod do.
+        """`model` name → what keeps the release on this channel, prod or canary, from answering; empty when all do.
 
         An earlier release may answer meanwhile, see `serving`.
         """
@@ -117,16 +149,35 @@ class LoadedReleases:
         found: dict[str, Behind] = {}
         for assistant in self.watch.assistants():
             release_id = self.watch.channels(assistant).get(DEFAULT_CHANNEL)
-            failure = self._failures.get(assistant)
-            name = f"{assistant}@{DEFAULT_CHANNEL}"
             if release_id is None:
-                found[name] = Behind(None, "empty", _no_release(assistant))
-            elif serving.get(assistant) == release_id:
-                continue
-            elif failure and failure.release_id == release_id:
-                found[name] = Behind(release_id, "failed", failure.reason)
-            else:
-                found[name] = Behind(release_id, "loading")
+                found[f"{assistant}@{DEFAULT_CHANNEL}"] = Behind(None, "empty", _no_release(assistant))
+            elif serving.get(assistant) != release_id:
+                found[f"{assistant}@{DEFAULT_CHANNEL}"] = self._behind(assistant, release_id)
+            experiment = self.watch.experiment(assistant)
+            if experiment and not self._answers(self._canaries.get(assistant), experiment.release_id):
+                name = f"{assistant}@{CANARY}"
+                found[name] = self._behind(name, experiment.release_id)
+        return found
+
+    def _behind(self, name: str, release_id: str) -> Behind:
+        failure = self._failures.get(name)
+        if failure and failure.release_id == release_id:
+            return Behind(release_id, "failed", failure.reason)
+        return Behind(release_id, "loading")
+
+    def canaries(self) -> dict[str, dict[str, object]]:
+        """Assistant → the experiment of its canary, and the release that is loaded for it, null while there is none."""
+        found: dict[str, dict[str, object]] = {}
+        for assistant in self.watch.assistants():
+            if experiment := self.watch.experiment(assistant):
+                loaded = self._canaries.get(assistant)
+                plan = experiment.plan
+                found[assistant] = {
+                    "experiment": experiment.experiment,
+                    "mode": plan.mode,
+                    "share": plan.share,
+                    "serving": loaded.release.release_id if loaded else None,
+                }
         return found
 
     def models(self) -> list[str]:
@@ -169,26 +220,79 @@ class LoadedReleases:
             )
         return Served(release, endpoint, assistant, channel)
 
+    def chosen(self, model: str, user: str | None) -> Served | None:
+        """As `ready`, and for some users of an assistant that has a canary, the canary's release.
+
+        An experiment counts requests only while both sides can answer here: else the arm of a request would hang on how its
+        releases do. Who names no `user` is nobody in particular and is in no arm.
+        """
+        served = self.ready(model)
+        experiment = self.watch.experiment(model)
+        if served is None or experiment is None or user is None:
+            return served
+        drawn = experiment.drawn(user)
+        canary = self._canaries.get(served.assistant)
+        endpoint = self._engines.ready(canary.release.manifest.generator) if canary else None
+        if canary is None or canary.experiment != experiment.experiment or endpoint is None:
+            if drawn and experiment.plan.mode == "share":
+                return replace(served, instead="the canary is not loaded")
+            return served
+        counted = replace(served, experiment=experiment.experiment)
+        if not drawn:
+            return counted if experiment.plan.mode == "share" else served
+        second = Served(canary.release, endpoint, served.assistant, CANARY, experiment.experiment)
+        return second if experiment.plan.mode == "share" else replace(counted, shadow=replace(second, channel="shadow"))
+
     def load(self, model: str) -> "Future[Served]":
         """Begin to load the release behind a name; takes seconds. The future raises the error of the part that is missing."""
-        return self._loader.submit(self._load_on_demand, model)
+        return self._on_demand_loader.submit(self._load_on_demand, model)
 
     def _load_on_demand(self, model: str) -> Served:
         # Of many that ask at once, the first has it loaded.
         if served := self.ready(model):
             return served
         assistant, channel, reference = self._resolve(model)
+        with self._lock:
+            self._make_room()
         release, endpoint = self._load(assistant, reference)
         with self._lock:
             self._on_demand[release.release_id] = release
-            while len(self._on_demand) > LOADED_ON_DEMAND:
-                self._on_demand.popitem(last=False)
         return Served(release, endpoint, assistant, channel)
 
+    def _make_room(self) -> None:
+        """Let go of the releases not used longest until one more may be loaded on demand.
+
+        One that answers under way hold is not gone by that. Raises `RetryableError` if there are too many of those.
+        """
+        if self._beside() < LOADED_ON_DEMAND:
+            return
+        # An answer whose client left is held by its error, and that by itself.
+        gc.collect()
+        held: dict[str, LoadedRelease] = {}
+        while self._on_demand and self._beside() >= LOADED_ON_DEMAND:
+            release_id, release = self._on_demand.popitem(last=False)
+            left = ref(release)
+            del release
+            if still := left():
+                held[release_id] = still
+        self._on_demand = OrderedDict({**held, **self._on_demand})
+        if self._beside() >= LOADED_ON_DEMAND:
+            raise RetryableError(
+                f"{LOADED_ON_DEMAND} releases beside those on {DEFAULT_CHANNEL} are answering now, and no more may be loaded"
+                " meanwhile: retry in some seconds."
+            )
+
+    def _beside(self) -> int:
+        """How many releases are in memory that are neither on prod nor were before."""
+        canaries = [canary.release for canary in self._canaries.values()]
+        always = [*self._prod.values(), *self._before.values(), *canaries]
+        return sum(not any(release is kept for kept in always) for release in self._alive)
+
     def _loaded(self, assistant: str, release_id: str) -> LoadedRelease | None:
-        on_prod = self._prod.get(assistant)
-        if on_prod and on_prod.release_id == release_id:
-            return on_prod
+        canary = self._canaries.get(assistant)
+        for loaded in (self._prod.get(assistant), canary and canary.release, self._before.get(assistant)):
+            if loaded and loaded.release_id == release_id:
+                return loaded
         with self._lock:
             release = self._on_demand.get(release_id)
             if release:
@@ -207,18 +311,23 @@ class LoadedReleases:
 
     def _catch_up(self) -> None:
         self._follow_prod()
+        self._follow_canaries()
         with self._lock:
-            on_demand = list(self._on_demand.values())
-        for release in on_demand:
-            generator = release.manifest.generator
+            beside = [*self._before.values(), *self._on_demand.values()]
+            # Not the releases: what is held here could not be let go of meanwhile.
+            generators = {release.release_id: release.manifest.generator for release in beside}
+            del beside
+        for release_id, generator in generators.items():
             if self._engines.ready(generator) is None:
                 try:
                     self._engines.endpoint(generator)
                 except Exception as error:  # it is asked for again with the next request
                     if self._engines.closed:
                         return
-                    log.error("release %s: its engine does not start: %s", release.release_id, error)
-        self._engines.keep({release.manifest.generator.revision for release in self._alive})
+                    log.error("release %s: its engine does not start: %s", release_id, error)
+        with self._lock:
+            revisions = {release.manifest.generator.revision for release in self._alive} | set(self._starting)
+        self._engines.keep(revisions)
 
     def _follow_prod(self) -> None:
         for assistant in self.watch.assistants():
@@ -228,22 +337,66 @@ class LoadedReleases:
             serving = self._prod.get(assistant)
             if serving and serving.release_id == release_id and self._engines.ready(serving.manifest.generator):
                 continue
-            failure = self._failures.get(assistant)
-            if failure and failure.release_id == release_id and time.monotonic() < failure.retry_at:
+            if release := self._tried(assistant, assistant, release_id):
+                is_first = not self._prod
+                self._serve(assistant, release)
+                if is_first:
+                    # Half a million objects of libraries, each collection of which would hold up all answers for 0.4 s.
+                    gc.collect()
+                    gc.freeze()
+
+    def _follow_canaries(self) -> None:
+        for assistant in self.watch.assistants():
+            name = f"{assistant}@{CANARY}"
+            experiment, loaded = self.watch.experiment(assistant), self._canaries.get(assistant)
+            if experiment is None or (loaded and loaded.experiment != experiment.experiment):
+                with self._lock:
+                    self._canaries.pop(assistant, None)
+                self._failures.pop(name, None)
+            if experiment is None or self._answers(self._canaries.get(assistant), experiment.release_id):
                 continue
-            try:
-                release, _ = self._load(assistant, release_id)
-            except Exception as error:  # a release that does not load must not stop the others
-                if self._engines.closed:
-                    return
-                reason = str(error) if isinstance(error, LlmopsError) else repr(error)
-                self._failures[assistant] = Failure(release_id, reason, time.monotonic() + RETRY_S)
-                if failure is None or (failure.release_id, failure.reason) != (release_id, reason):
-                    log.error("%s: release %s does not load: %s", assistant, release_id, reason)
-                continue
-            self._prod[assistant] = release
+            if release := self._tried(name, assistant, experiment.release_id):
+                with self._lock:
+                    self._canaries[assistant] = Canary(experiment.experiment, release)
+                self._failures.pop(name, None)
+                log.info("%s has release %s as its canary", assistant, release.release_id)
+
+    def _answers(self, canary: Canary | None, release_id: str) -> bool:
+        """Whether the canary that is loaded is this release, and its engine is there."""
+        if canary is None or canary.release.release_id != release_id:
+            return False
+        return self._engines.ready(canary.release.manifest.generator) is not None
+
+    def _tried(self, name: str, assistant: str, release_id: str) -> LoadedRelease | None:
+        """Load a release, unless that failed a moment ago; None, and a failure under this name, if it does not load."""
+        failure = self._failures.get(name)
+        if failure and failure.release_id == release_id and time.monotonic() < failure.retry_at:
+            return None
+        try:
+            release, _ = self._load(assistant, release_id)
+        except Exception as error:  # a release that does not load must not stop the others
+            if self._engines.closed:
+                return None
+            reason = str(error) if isinstance(error, LlmopsError) else repr(error)
+            self._failures[name] = Failure(release_id, reason, time.monotonic() + RETRY_S)
+            if failure is None or (failure.release_id, failure.reason) != (release_id, reason):
+                log.error("%s: release %s does not load: %s", name, release_id, reason)
+            return None
+        return release
+
+    def _serve(self, assistant: str, release: LoadedRelease) -> None:
+        """Put a release that is loaded in the place of the one that serves, if it is still the one on prod."""
+        with self._lock:
+            serving = self._prod.get(assistant)
+            if self.watch.channels(assistant).get(DEFAULT_CHANNEL) != release.release_id:
+                return
             self._failures.pop(assistant, None)
-            log.info("%s serves release %s", assistant, release_id)
+            if serving is release:
+                return
+            if serving:
+                self._before[assistant] = serving
+            self._prod[assistant] = release
+        log.info("%s serves release %s", assistant, release.release_id)
 
     def _load(self, assistant: str, reference: str) -> tuple[LoadedRelease, Endpoint]:
         found = self.watch.fetch(assistant, reference)
@@ -252,9 +405,18 @@ class LoadedReleases:
         release = self._loaded(assistant, manifest.release_id) or load_release(
             self._settings, self._models, manifest, str(found["prompt_text"])
         )
-        self._alive.add(release)
-        release.retrieve(WARM_UP_QUESTION)
-        return release, self._engines.endpoint(manifest.generator)
+        generator = manifest.generator
+        with self._lock:
+            self._starting.append(generator.revision)
+        try:
+            release.retrieve(WARM_UP_QUESTION)
+            endpoint = self._engines.ready(generator) or self._engines.endpoint(generator)
+            with self._lock:
+                self._alive.add(release)
+        finally:
+            with self._lock:
+                self._starting.remove(generator.revision)
+        return release, endpoint
 
 
 def _no_release(assistant: str) -> str:

@@ -16,7 +16,7 @@ from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings
 from llmops_gateway import channel_watch
 from llmops_gateway.channel_watch import ChannelWatch
-from llmops_gateway.local_copy import LocalCopy
+from llmops_gateway.local_copy import LocalCopy, Seen
 from llmops_gateway.open_lakehouse import OpenLakehouse
 from tests.running_gateway import NAME, until
 
@@ -69,7 +69,7 @@ def _point_prod(settings: Settings, assistant: str, release_id: str = "0" * 32) 
 def test_a_lakehouse_that_hangs_does_not_keep_a_gateway_from_starting_on_its_local_copy(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    LocalCopy(settings.gateway, NAME).save_channels({"prod": "0" * 32})
+    LocalCopy(settings.gateway, NAME).save_channels({"prod": Seen("0" * 32)})
     answers = threading.Event()
     really_ask = Lakehouse.assistants
 

@@ -18,7 +18,7 @@ from llmops_core.models.adapters import CONFIG, WEIGHTS, store_adapter
 from llmops_core.release.manifest import GeneratorParams, GeneratorPin, IndexPin
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
-from llmops_gateway.releases import LoadedReleases
+from llmops_gateway.releases import LOADED_ON_DEMAND, LoadedReleases
 from tests.fake_engine import FakeEngine
 from tests.running_gateway import NAME, QUESTION, Running, create, promote, running_gateway, until
 
@@ -39,6 +39,19 @@ def _behind(gateway: Running, state: str, release_id: str) -> dict[str, Any]:
 
 def _serves(gateway: Running, release_id: str) -> None:
     until(lambda: True if gateway.state()["serving"] == {NAME: release_id} else None)
+
+
+def _tokens(settings: Settings, max_tokens: int) -> dict[str, GeneratorPin]:
+    """What makes a release of its own: how long an answer may be."""
+    generator = Releases(Lakehouse.open(settings), NAME).get("dev").manifest.generator
+    params = generator.params.model_copy(update={"max_tokens": max_tokens})
+    return {"generator": generator.model_copy(update={"params": params})}
+
+
+def _status(gateway: Running, model: str) -> int:
+    """The status of an answer by a release."""
+    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}]}
+    return httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=60).status_code
 
 
 def _broken_generator(models: Path, folder: Path) -> GeneratorPin:
@@ -130,22 +143,77 @@ def test_those_who_wait_for_a_release_hold_up_nobody_else(gateway: Running, mode
     until(left)
 
 
-def test_the_engine_of_a_release_that_was_replaced_is_ended(gateway: Running) -> None:
+def test_the_engine_of_the_release_before_runs_on_for_a_rollback_and_no_longer(gateway: Running) -> None:
     def is_engine(child: psutil.Process) -> bool:
         try:
             return "llmops_engine" in child.cmdline()
         except psutil.NoSuchProcess:  # it ended meanwhile
             return False
 
-    def engines() -> int:
-        return len(list(filter(is_engine, psutil.Process(gateway.pid).children())))
+    def engines() -> list[int]:
+        return [child.pid for child in psutil.Process(gateway.pid).children() if is_engine(child)]
 
     name = "smollm2-135m-instruct"
     pin = GeneratorPin(engine="local", model=name, revision=name, context_window=2048, params=PARAMS)
-    _serves(gateway, promote(gateway.settings, generator=pin))
-    assert engines() == 1
+    local = promote(gateway.settings, generator=pin)
+    _serves(gateway, local)
+    started = engines()
+    assert len(started) == 1
     _serves(gateway, promote(gateway.settings))
-    until(lambda: True if engines() == 0 else None)
+    assert promote(gateway.settings, generator=pin) == local
+    _serves(gateway, local)
+    assert engines() == started
+    for max_tokens in (21, 22):
+        _serves(gateway, promote(gateway.settings, **_tokens(gateway.settings, max_tokens)))
+    until(lambda: None if engines() else True)
+    _serves(gateway, promote(gateway.settings))
+
+
+def test_a_release_that_is_warm_serves_while_the_loader_is_busy_with_another(
+    gateway: Running, models: Path, tmp_path: Path
+) -> None:
+    """As when a rollback follows a promotion that takes its time to fail."""
+    first = gateway.state()["serving"][NAME]
+    second = promote(gateway.settings, **_tokens(gateway.settings, 23))
+    _serves(gateway, second)
+    broken = promote(gateway.settings, generator=_broken_generator(models, tmp_path))
+    _behind(gateway, "loading", broken)
+    assert promote(gateway.settings) == first
+    _serves(gateway, first)
+    assert gateway.state()["behind"] == {}
+
+
+def test_more_releases_than_may_be_loaded_are_refused_while_answers_hold_the_others(
+    gateway: Running, fake_engine: FakeEngine
+) -> None:
+    made = [create(gateway.settings, **_tokens(gateway.settings, 30 + n)) for n in range(LOADED_ON_DEMAND + 1)]
+    *held, another = (f"{NAME}@{release_id}" for release_id in made)
+    messages: Any = [{"role": "user", "content": QUESTION}]
+
+    def ask(model: str) -> Any:
+        return gateway.client.chat.completions.create(model=model, messages=messages, stream=True)
+
+    fake_engine.behaviour = "slow"
+    streams = []
+    try:
+        for model in held:
+            streams.append(ask(model))
+        for stream in streams:
+            assert next(iter(stream))
+        with pytest.raises(openai.InternalServerError, match="retry in some seconds") as refused:
+            ask(another)
+        assert (refused.value.status_code, refused.value.response.headers["retry-after"]) == (503, "1")
+        # Those that are loaded are not refused, and neither is prod.
+        ask(held[0]).close()
+        ask(NAME).close()
+        streams[1].close()
+        fake_engine.behaviour = "normal"
+        until(lambda: True if _status(gateway, another) == 200 else None)
+    finally:
+        fake_engine.behaviour = "normal"
+        for stream in streams:
+            stream.close()
+    until(lambda: True if _status(gateway, held[1]) == 200 else None)
 
 
 def test_an_adapter_is_loaded_again_into_a_server_that_was_started_again(

@@ -13,7 +13,8 @@ from llmops_core.errors import PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings
 from resources.platform import resources
-from tests.llmops_core.release.test_canary import ask, begun, manifest, on, with_releases
+from tests.llmops_core.release.test_canary import ask, begun, on, with_releases
+from tests.llmops_core.release.test_manifest import manifest
 from tests.running_gateway import write_assistant
 
 
