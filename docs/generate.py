@@ -94,7 +94,7 @@ def limits() -> str:
     from llmops_core.traffic.open_segment import SealRule
     from llmops_core.traffic.spool import MAX_QUEUED_BYTES
     from llmops_engine.server import MOST_UNDER_WAY
-    from llmops_gateway import channel_watch, gateway, protocol, releases, server
+    from llmops_gateway import channel_watch, gateway, local_copy, protocol, releases, server
 
     seal = SealRule()
     rows = [
@@ -104,7 +104,12 @@ def limits() -> str:
         ("log rows that wait for the disk, an assistant", f"{MAX_QUEUED_BYTES >> 20} MiB", "503"),
         ("connecting to an engine", f"{client.CONNECT_TIMEOUT_S:g} s", "503"),
         ("silence of an engine", f"{client.IDLE_TIMEOUT_S:g} s", "503, or the end of the stream with an error"),
-        ("releases kept loaded that are not on `prod`", releases.LOADED_ON_DEMAND, "the one not used longest goes"),
+        (
+            "releases loaded that are not on `prod` and were not before",
+            releases.LOADED_ON_DEMAND,
+            "the one not used longest goes; 503 while answers hold them all",
+        ),
+        ("releases that a rollback without the lakehouse can go back to", local_copy.KEPT_BEFORE, "404"),
         ("time between two looks at the channels", f"{channel_watch.POLL_S:g} s", ""),
         ("time until a release that did not load is tried again", f"{releases.RETRY_S:g} s", "503 until then"),
         (
@@ -164,6 +169,7 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     DOCS / "gateway.md": {
         "chat": lambda: fields("ChatRequest"),
         "feedback": lambda: fields("FeedbackRequest"),
+        "rollback": lambda: fields("RollbackRequest"),
         "log": log_row,
         "limits": limits,
     },

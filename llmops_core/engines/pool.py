@@ -79,10 +79,14 @@ class EnginePool:
         self._adapters.discard((endpoint.base_url, endpoint.model))
 
     def keep(self, revisions: Set[str]) -> None:
-        """End the local engines of all other generator revisions."""
-        with self._lock:
+        """End the local engines of all other generator revisions; does nothing while one is being started, so ask again."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             for revision in self._local.keys() - revisions:
                 self._end(self._local.pop(revision))
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """End all local engines for good, also one that is still starting."""
