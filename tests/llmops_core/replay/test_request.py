@@ -6,19 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import polars as pl
 import pytest
 
 from llmops_core.assistant import Assistant
 from llmops_core.engines.pool import EnginePool
-from llmops_core.errors import NotFoundError, PermanentError
+from llmops_core.errors import InvalidRequestError, NotFoundError, PermanentError
+from llmops_core.ids import content_hash
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.prompts.versions import PromptVersions
 from llmops_core.release.manifest import RetrievalPin
 from llmops_core.release.registry import Releases
+from llmops_core.replay import window
 from llmops_core.replay.request import Replay, Replayer
 from llmops_core.settings import Settings
 from llmops_core.traffic.find import Sought
+from llmops_core.traffic.ingest import ingest
 from llmops_core.traffic.row import RequestRow
 from tests.fake_engine import PIECES, FakeEngine
 from tests.running_gateway import NAME, QUESTION, TEMPLATE, create, running_gateway, until, write_assistant
@@ -228,3 +232,32 @@ def test_a_release_that_is_not_there_is_named(log: Log) -> None:
 
 def test_the_question_is_the_one_of_the_log(log: Log) -> None:
     assert log.row("plain").query == QUESTION
+
+
+def test_a_span_of_time_is_run_again_with_what_cannot_be_counted_apart(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse, run = Lakehouse.open(log.settings), Provenance("test")
+    table = lakehouse.table(NAME, "traffic_requests")
+    ingest(table, "request", *lakehouse.spool(), NAME, run)
+    monkeypatch.setattr(window, "ROWS_PER_READ", 3)
+    asked = window.window_of(None, None)
+    with EnginePool(log.settings) as engines:
+        replayer = Replayer(lakehouse, log.settings, NAME, engines)
+        rows = window.replay_window(
+            replayer, table, table.snapshot_id(), asked, release=None, answers=3, progress=lambda line: None
+        )
+    assert sorted(rows["request_id"]) == sorted(log.ids.values())
+    chosen = sorted(rows["request_id"], key=content_hash)[:3]
+    answered = rows.filter(pl.col("answer").is_not_null())["request_id"].to_list()
+    assert set(answered) <= set(chosen)
+    (refused,) = rows.filter(pl.col("error").is_not_null()).iter_rows(named=True)
+    assert refused["request_id"] == log.ids["refused"]
+    assert "came to no release" in refused["error"]
+    summary = window.summarise(asked, rows, Releases(lakehouse, NAME).all())
+    assert (summary.requests, summary.failed) == (len(log.ids), 1)
+    assert summary.total["chunks"] == window.Share(len(log.ids) - 1, len(log.ids) - 1)
+    assert summary.total["answer"].compared == len(answered)
+    assert "1 of them could not be run again" in summary.markdown()
+    with pytest.raises(InvalidRequestError, match="is empty"):
+        window.window_of("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z")
