@@ -152,7 +152,7 @@ def _urls(value: Any) -> Iterator[str]:
 
 def _feedback(rows: list[Mapping[str, Any]]) -> str:
     if not rows:
-        return "No feedback was given to it, or none is ingested yet (llmops ingest)."
+        return "No feedback was given to it."
     said = (
         (
             row["at"],

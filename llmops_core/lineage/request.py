@@ -14,6 +14,7 @@ from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import LakeTable
 from llmops_core.release.manifest import Release
 from llmops_core.release.registry import Releases
+from llmops_core.traffic.ingest import waiting_rows
 from llmops_core.traffic.row import RequestRow
 
 DOCUMENT = ("document_id", "document_hash", "title", "uri", "source", "changed_at")
@@ -150,13 +151,21 @@ def _at(
 
 
 def _feedback(lakehouse: Lakehouse, assistant: str, request_id: str) -> list[dict[str, Any]]:
-    """What was said of the request, oldest first, as far as it was ingested."""
-    rows = lakehouse.table(assistant, "traffic_feedback").scan().filter(pl.col("request_id") == request_id)
-    found = rows.select(*FEEDBACK, "run_id").sort("at").collect()
-    ratings = (
-        {**row, "chunk_ratings": json.loads(row["chunk_ratings"] or "null")} for row in found.iter_rows(named=True)
-    )
-    return [_json(row) for row in ratings]
+    """What was said of the request, oldest first, as far as gateways have shipped it; `run_id` is null until it is ingested."""
+    table = lakehouse.table(assistant, "traffic_feedback")
+    waiting = [dict(row) for row in waiting_rows(table, "feedback", *lakehouse.spool(), assistant)]
+    rows = table.scan().filter(pl.col("request_id") == request_id).select(*FEEDBACK, "run_id").collect()
+    found = [
+        _json({**row, "chunk_ratings": json.loads(row["chunk_ratings"] or "null")})
+        for row in rows.iter_rows(named=True)
+    ]
+    known = {row["feedback_id"] for row in found}
+    found += [
+        {name: row[name] for name in FEEDBACK} | {"run_id": None}
+        for row in waiting
+        if row["request_id"] == request_id and row["feedback_id"] not in known
+    ]
+    return sorted(found, key=lambda row: str(row["at"]))
 
 
 def _json(row: Mapping[str, Any]) -> dict[str, Any]:

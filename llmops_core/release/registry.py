@@ -79,12 +79,14 @@ class Releases:
                 f"{channel} is no channel: what a moment is asked of is one of {', '.join((*CHANNELS, CANARY))}."
             )
         events = self.channels.events()
-        pointer = fold(events.filter(pl.col("at") <= at)).get(channel)
+        then = fold(events.filter(pl.col("at") <= at))
+        pointer = then.get(channel)
         if pointer is None:
             later = events.filter((pl.col("channel") == channel) & (pl.col("at") > at))["at"].min()
             assert later is None or isinstance(later, datetime)
             nearest = f"; the nearest moment at which there was: {later.isoformat()}" if later else ""
-            raise NotFoundError(f"{self._assistant}: at {at.isoformat()} no release was on {channel}{nearest}.")
+            others = f" There was one on {', '.join(then)}: --release {next(iter(then))}." if then else ""
+            raise NotFoundError(f"{self._assistant}: at {at.isoformat()} no release was on {channel}{nearest}.{others}")
         return pointer.release_id
 
     def prompt_text(self, release: Release) -> str:

@@ -76,7 +76,7 @@ def test_a_channel_tells_what_a_moment_had(lakehouse: Lakehouse, settings: Setti
     (first, since), (second, until) = build(range(20)), build(range(20, 30))
     for at, release in ((since, first), (until - MILLISECOND, first), (until, second)):
         assert index_as_of(lakehouse, settings, "helper", "prod", at).release == release
-    with pytest.raises(NotFoundError, match="no release was on staging"):
+    with pytest.raises(NotFoundError, match=r"no release was on staging\. There was one on prod: --release prod"):
         index_as_of(lakehouse, settings, "helper", "staging", until)
     with pytest.raises(InvalidRequestError, match="is no channel"):
         index_as_of(lakehouse, settings, "helper", first.release_id, until)
