@@ -94,7 +94,7 @@ def limits() -> str:
     from llmops_core.traffic.open_segment import SealRule
     from llmops_core.traffic.spool import MAX_QUEUED_BYTES
     from llmops_engine.server import MOST_UNDER_WAY
-    from llmops_gateway import channel_watch, gateway, local_copy, protocol, releases, server
+    from llmops_gateway import channel_watch, gateway, local_copy, protocol, releases, server, shadows
 
     seal = SealRule()
     rows = [
@@ -109,6 +109,7 @@ def limits() -> str:
             releases.LOADED_ON_DEMAND,
             "the one not used longest goes; 503 while answers hold them all",
         ),
+        ("copies of requests that wait for a canary in shadow mode", shadows.WAITING_COPIES, "none is made"),
         ("releases that a rollback without the lakehouse can go back to", local_copy.KEPT_BEFORE, "404"),
         ("time between two looks at the channels", f"{channel_watch.POLL_S:g} s", ""),
         ("time until a release that did not load is tried again", f"{releases.RETRY_S:g} s", "503 until then"),

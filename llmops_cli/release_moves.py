@@ -44,8 +44,8 @@ def promote(assistant: Any, release: str, channel: str, message: str, override: 
 
 
 @click.command(
-    help=f"Say that a RELEASE may serve: {RELEASE}. It goes to prod if the gate of assistant.yaml lets it; what was not"
-    " evaluated yet is evaluated first."
+    help=f"Say that a RELEASE may serve: {RELEASE}. If the gate of assistant.yaml lets it, some users meet it first, as the"
+    " canary; one that nothing can be compared with goes to prod. What was not evaluated yet is evaluated first."
 )
 @click.argument("release")
 @message_option
@@ -54,7 +54,7 @@ def promote(assistant: Any, release: str, channel: str, message: str, override: 
 @json_option
 @reports_errors
 def approve(assistant: Any, release: str, message: str, override: bool, as_json: bool) -> None:
-    """Record the approval and move prod."""
+    """Record the approval, and begin the canary or move prod."""
     chosen, by = assistant(), moves.Mover(author(), message, override=override)
     lakehouse, provenance = Lakehouse.open(load_settings()), Provenance(f"llmops release approve by {by.author}")
     if not override:

@@ -79,7 +79,7 @@ class ChatRequest(Strict):
     n: Literal[1] | None = None
     """1: there is one answer."""
     user: str | None = None
-    """On whose behalf it is asked; goes to the log as it is."""
+    """On whose behalf it is asked; goes to the log as it is, and draws who meets a canary."""
     store: Literal[False] | None = None
     """Only `false`: nothing is stored for other APIs of OpenAI's. The log is kept all the same."""
 

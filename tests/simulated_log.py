@@ -62,7 +62,7 @@ def simulated(experiment: Experiment, traffic: Traffic, random: np.random.Genera
     chance = 0.02 + 0.3 * bad_hour * temper
     failed = random.random(len(of)) < chance + traffic.errors * canary
     blank = random.random(len(of)) < 0.03 * temper + traffic.empty * canary
-    total = 80 * slowness * np.exp(random.standard_t(2, len(of))) * (1 + 3 * bad_hour)
+    total = 80 * slowness * np.exp(np.minimum(random.standard_t(2, len(of)), 10)) * (1 + 3 * bad_hour)
     total = np.where(canary, total * traffic.slower, total)
     rows = _rows(experiment, experiment.began_at, names[of], hours, failed, blank, total, canary)
     unhappy = random.random(len(of)) < 0.2 + 0.5 * temper + traffic.unhappy * canary
@@ -78,7 +78,7 @@ def simulated(experiment: Experiment, traffic: Traffic, random: np.random.Genera
     )
     earlier = np.arange(traffic.before)
     none = np.zeros(traffic.before, bool)
-    usual = 80 * np.exp(random.standard_t(2, traffic.before))
+    usual = 80 * np.exp(np.minimum(random.standard_t(2, traffic.before), 10))
     start = experiment.began_at - timedelta(days=1)
     reference = _rows(experiment, start, earlier.astype(str), earlier / traffic.before, none, none, usual, none)
     reference = reference.with_columns(
