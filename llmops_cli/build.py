@@ -21,7 +21,8 @@ from llmops_core.settings import Settings, load_settings
 def command(assistant: Any, as_json: bool) -> None:
     """Build documents, chunks, embeddings, index and release; only what changed is done again."""
     result = build(load_settings(), assistant())
-    emit(result, facts({**result, "run_ids": f"{', '.join(result['run_ids'])}, {WHERE}"}), as_json=as_json)
+    shown = {"run_ids": f"{', '.join(result['run_ids'])}, {WHERE}", "moves": "; ".join(result["moves"]) or "none"}
+    emit(result, facts({**result, **shown}), as_json=as_json)
 
 
 def build(settings: Settings, assistant: Assistant) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def build(settings: Settings, assistant: Assistant) -> dict[str, Any]:
         "embedded": sum(run.assets["index/embeddings"]["embedded"] for run in runs),
         "index_version": own["index/vector_index"]["data_version"],
         "release_id": own["release/manifests"]["data_version"],
+        "moves": [line[2:] for line in own["release/manifests"]["moves"].splitlines() if line.startswith("- ")],
         "run_ids": [run.run_id for run in runs],
         "seconds": round(time.monotonic() - started, 1),
     }

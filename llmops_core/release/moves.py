@@ -30,6 +30,7 @@ from llmops_core.release.gate import (
     trained_on,
     uses,
 )
+from llmops_core.release.index_making import made_alike
 from llmops_core.release.manifest import Manifest, Release
 from llmops_core.release.registry import Releases
 from llmops_core.release.rollback import past
@@ -90,7 +91,7 @@ def approve(lakehouse: Lakehouse, assistant: Assistant, reference: str, by: Move
     releases = Releases(lakehouse, assistant.name)
     release, seen = releases.get(reference), releases.channels.state()
     prod = releases.get(seen["prod"].release_id) if "prod" in seen else None
-    channel = CANARY if _kind(release.manifest, prod, prod) == "candidate" else "prod"
+    channel = CANARY if _kind(lakehouse, release.manifest, prod, prod) == "candidate" else "prod"
     return _move(lakehouse, assistant, release.release_id, channel, by, provenance, seen, (), "approve")
 
 
@@ -136,7 +137,7 @@ def assess(
     now = releases.channels.state() if state is None else state
     known = {release.release_id: release for release in releases.all()}
     prod, there = (known[now[name].release_id] if name in now else None for name in ("prod", channel))
-    kind = _kind(candidate.manifest, prod, there)
+    kind = _kind(lakehouse, candidate.manifest, prod, there)
     incumbent = prod if kind == "candidate" else None
     snapshots = {name: lakehouse.table(assistant.name, name).snapshot_id() for name in READ}
     cases, results = (lakehouse.table(assistant.name, name).read(snapshots[name]) for name in READ)
@@ -278,14 +279,14 @@ def _meant(releases: Releases, release: Release, kind: Kind) -> set[str]:
     return {known.release_id for known in releases.all() if known.manifest.with_index(manifest.index) == manifest}
 
 
-def _kind(candidate: Manifest, prod: Release | None, there: Release | None) -> Kind:
+def _kind(lakehouse: Lakehouse, candidate: Manifest, prod: Release | None, there: Release | None) -> Kind:
     if prod is None:
         return "first"
     if prod.manifest == candidate:
         return "the same"
-    if any(known and candidate.differs_in_index_alone(known.manifest) for known in (prod, there)):
-        return "fresh documents"
-    return "candidate"
+    others = [known.manifest for known in (prod, there) if known and candidate.differs_in_index_alone(known.manifest)]
+    fresh = any(made_alike(lakehouse, candidate.assistant, candidate.index, other.index) for other in others)
+    return "fresh documents" if fresh else "candidate"
 
 
 def _asked(assistant: Assistant, kind: Kind) -> list[str]:

@@ -74,3 +74,26 @@ def test_nothing_serves_below_the_floors_and_nobody_has_to_look(home_with_models
     assert "recall_at_5: 0.000 is not at least 0.9" in built(home_with_models, notes)
     assert last_on_prod(home_with_models, notes) == second
     assert Releases(Lakehouse.open(home_with_models), notes.name).get("dev").number == 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"chunking": {"size": 32, "overlap": 8}}, {"retrieval": {"mode": "full_text", "language": "Other"}}]
+)
+def test_documents_that_are_cut_or_stemmed_otherwise_are_a_candidate_and_not_fresh(
+    home_with_models: Settings, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    engine = {"engine": "openai", "model": "fake", "base_url": "http://127.0.0.1:9/v1"}
+    plain = {"retrieval": {"mode": "full_text"}, "generator": engine}
+    first = write_assistant(tmp_path / "notes", **plain)
+    long = "".join(f"Row {n} tells how a chain of size {n} is oiled. " for n in range(40))
+    (first.folder / "docs" / "long.md").write_text(f"# Chains\n\n{long}\n", encoding="utf-8")
+    built(home_with_models, first)
+    said = built(home_with_models, write_assistant(tmp_path / "notes", **{**plain, **change}))
+    assert "prod waits: " in said
+    assert "A person decides" in said
+    releases = Releases(Lakehouse.open(home_with_models), first.name)
+    assert [releases.get(channel).number for channel in ("prod", "dev")] == [1, 2]
+    # With the next document too: what serves has no index of its own making any more.
+    (first.folder / "docs" / "more.md").write_text("# More\n\nMore of it.\n", encoding="utf-8")
+    assert "prod waits: " in built(home_with_models, write_assistant(tmp_path / "notes", **{**plain, **change}))
+    assert releases.get("prod").number == 1
