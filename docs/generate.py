@@ -111,6 +111,7 @@ def limits() -> str:
         ),
         ("copies of requests that wait for a canary in shadow mode", shadows.WAITING_COPIES, "none is made"),
         ("releases that a rollback without the lakehouse can go back to", local_copy.KEPT_BEFORE, "404"),
+        ("time from a change until what a rollback goes to is being loaded", f"{releases.WARM_AFTER_S:g} s", ""),
         ("time between two looks at the channels", f"{channel_watch.POLL_S:g} s", ""),
         ("time until a release that did not load is tried again", f"{releases.RETRY_S:g} s", "503 until then"),
         (

@@ -90,6 +90,12 @@ class ChannelWatch:
         """Assistant → the rollbacks that hold here and are not known to be in the history, oldest first."""
         return {assistant: list(waiting) for assistant, waiting in self._rollbacks.items() if waiting}
 
+    def before(self, assistant: str, channel: str) -> str | None:
+        """The release that a rollback of the channel goes to; None if there is none, or none that is known."""
+        seen = self._channels.get(assistant, {}).get(channel)
+        stack = _stack(seen, channel, self._rollbacks.get(assistant, ())) if seen else ()
+        return stack[-2] if len(stack) > 1 else None
+
     def roll_back(self, assistant: str, channel: str, to: str | None, *, author: str, reason: str) -> str:
         """Have the channel go back on this gateway, at once and also after a restart; the release that it points to now.
 
@@ -109,11 +115,9 @@ class ChannelWatch:
         head = Pointer(seen.release_id, seen.event_id, datetime.now(UTC))
 
         def decide(waiting: list[Waiting]) -> list[Waiting]:
-            stack: Sequence[str] = [*seen.before, seen.release_id]
-            previous = head
+            stack, previous = _stack(seen, channel, waiting), head
             for move in waiting:
                 if move.channel == channel:
-                    stack = gone_back(stack, move.release_id)
                     previous = Pointer(move.release_id, move.event_id, move.at)
             release_id = _wanted(assistant, channel, stack, [copy.bundle(release_id) for release_id in stack], to)
             if release_id == previous.release_id:
@@ -272,6 +276,15 @@ class ChannelWatch:
             return False
         self._disk_problem = None
         return True
+
+
+def _stack(seen: Seen, channel: str, waiting: Sequence[Waiting]) -> Sequence[str]:
+    """The releases of a channel (see rollback.py) with the rollbacks that the history lacks yet."""
+    stack: Sequence[str] = [*seen.before, seen.release_id]
+    for move in waiting:
+        if move.channel == channel:
+            stack = gone_back(stack, move.release_id)
+    return stack
 
 
 def _wanted(

@@ -6,6 +6,7 @@ under way keep the one that they began with. The one that it replaced stays warm
 
 import gc
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -32,6 +33,9 @@ DEFAULT_CHANNEL = "prod"
 WARM_UP_QUESTION = "warm up"
 # A release that does not load is left alone for this long: each try of a local engine takes the cores for seconds.
 RETRY_S = 15.0
+# What a rollback goes to is loaded this long after the last change: whoever starts a gateway for a question or two does not pay
+# for it, and those who are answered by what has just been loaded do not wait for it.
+WARM_AFTER_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class LoadedReleases:
         self._engines = EnginePool(settings)
         self._prod: dict[str, LoadedRelease] = {}
         self._before: dict[str, LoadedRelease] = {}
+        self._changed_at: dict[str, float] = {}
         self._canaries: dict[str, Canary] = {}
         self._on_demand: OrderedDict[str, LoadedRelease] = OrderedDict()
         # Also those that an answer under way still holds.
@@ -312,6 +317,7 @@ class LoadedReleases:
     def _catch_up(self) -> None:
         self._follow_prod()
         self._follow_canaries()
+        self._follow_before()
         with self._lock:
             beside = [*self._before.values(), *self._on_demand.values()]
             # Not the releases: what is held here could not be let go of meanwhile.
@@ -344,6 +350,23 @@ class LoadedReleases:
                     # Half a million objects of libraries, each collection of which would hold up all answers for 0.4 s.
                     gc.collect()
                     gc.freeze()
+
+    def _follow_before(self) -> None:
+        """Load what a rollback of prod goes to, where that is not what prod has just left; each is tried once."""
+        for assistant in self.watch.assistants():
+            name, release_id = f"{assistant} before {DEFAULT_CHANNEL}", self.watch.before(assistant, DEFAULT_CHANNEL)
+            kept, failure = self._before.get(assistant), self._failures.get(name)
+            if (kept and kept.release_id) == release_id or (failure and failure.release_id == release_id):
+                continue
+            if time.monotonic() < self._changed_at.get(assistant, math.inf) + WARM_AFTER_S:
+                continue
+            if release_id is None:
+                with self._lock:
+                    self._before.pop(assistant, None)
+            elif release := self._tried(name, assistant, release_id):
+                with self._lock:
+                    self._before[assistant] = release
+                log.info("%s has release %s ready for a rollback", assistant, release_id)
 
     def _follow_canaries(self) -> None:
         for assistant in self.watch.assistants():
@@ -396,6 +419,7 @@ class LoadedReleases:
             if serving:
                 self._before[assistant] = serving
             self._prod[assistant] = release
+            self._changed_at[assistant] = time.monotonic()
         log.info("%s serves release %s", assistant, release.release_id)
 
     def _load(self, assistant: str, reference: str) -> tuple[LoadedRelease, Endpoint]:

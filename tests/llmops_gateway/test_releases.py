@@ -13,11 +13,13 @@ import psutil
 import pytest
 
 from llmops_core.assistant import Assistant
+from llmops_core.engines.pool import Endpoint, EnginePool
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.models.adapters import CONFIG, WEIGHTS, store_adapter
 from llmops_core.release.manifest import GeneratorParams, GeneratorPin, IndexPin
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
+from llmops_gateway import releases as releases_module
 from llmops_gateway.releases import LOADED_ON_DEMAND, LoadedReleases
 from tests.fake_engine import FakeEngine
 from tests.running_gateway import NAME, QUESTION, Running, create, promote, running_gateway, until
@@ -169,11 +171,41 @@ def test_the_engine_of_the_release_before_runs_on_for_a_rollback_and_no_longer(g
     _serves(gateway, promote(gateway.settings))
 
 
+def test_what_a_rollback_goes_to_is_loaded_after_a_start_and_after_each_rollback(
+    shared_home: Settings, notes: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release is loaded when its engine was asked for."""
+    asked_for = []
+
+    def started(pool: EnginePool, pin: GeneratorPin) -> Endpoint:
+        asked_for.append(pin.params.max_tokens)
+        return Endpoint(str(pin.base_url), pin.model, None)
+
+    def known(pool: EnginePool, pin: GeneratorPin) -> Endpoint | None:
+        return Endpoint(str(pin.base_url), pin.model, None) if pin.params.max_tokens in asked_for else None
+
+    monkeypatch.setattr(EnginePool, "endpoint", started)
+    monkeypatch.setattr(EnginePool, "ready", known)
+    monkeypatch.setattr(releases_module, "WARM_AFTER_S", 0.0)
+    for max_tokens in (51, 52, 53):
+        promote(shared_home, **_tokens(shared_home, max_tokens))
+    releases = LoadedReleases(shared_home)
+    releases.start()
+    try:
+        until(lambda: True if asked_for == [53, 52] else None)
+        releases.watch.roll_back(NAME, "prod", None, author="me", reason="")
+        until(lambda: True if asked_for == [53, 52, 51] else None)
+    finally:
+        releases.stop()
+        promote(shared_home)
+
+
 def test_a_release_that_is_warm_serves_while_the_loader_is_busy_with_another(
     gateway: Running, models: Path, tmp_path: Path
 ) -> None:
     """As when a rollback follows a promotion that takes its time to fail."""
-    first = gateway.state()["serving"][NAME]
+    first = promote(gateway.settings)
+    _serves(gateway, first)
     second = promote(gateway.settings, **_tokens(gateway.settings, 23))
     _serves(gateway, second)
     broken = promote(gateway.settings, generator=_broken_generator(models, tmp_path))
