@@ -57,7 +57,7 @@ from llmops_gateway.protocol import (
 )
 from llmops_gateway.releases import LoadedReleases, Served
 from llmops_gateway.request_ids import RequestIds
-from llmops_gateway.shadows import Copy, CountsUsers, Shadows
+from llmops_gateway.shadows import Copy, CountsUsers, Shadows, answered
 from llmops_gateway.spools import Spools
 
 log = logging.getLogger("llmops.gateway")
@@ -76,8 +76,9 @@ class Gateway:
         self.releases = LoadedReleases(settings)
         self._spools = Spools(settings)
         self._threads = ThreadPoolExecutor(RETRIEVAL_THREADS, "retrieval")
+        self._shadow_threads = ThreadPoolExecutor(1, "shadows")
         self._session: aiohttp.ClientSession
-        self._shadows = Shadows(self._append, self.releases.engine_failed)
+        self._shadows = Shadows(self._answer_copy, self._append)
         self._logging: set[asyncio.Task[None]] = set()
 
     def app(self) -> Starlette:
@@ -112,7 +113,7 @@ class Gateway:
         self._session = engine_session()
         await asyncio.to_thread(self.releases.start)
         await asyncio.to_thread(self._spools.start, self.releases.watch.assistants())
-        self._shadows.start(self._session)
+        self._shadows.start()
         yield
         await self._shadows.stop()
         await asyncio.gather(*self._logging, return_exceptions=True)
@@ -120,6 +121,7 @@ class Gateway:
         await asyncio.to_thread(self._spools.stop)
         await asyncio.to_thread(self.releases.stop)
         self._threads.shutdown()
+        self._shadow_threads.shutdown()
 
     async def _chat(self, http: Request) -> Response:
         started = time.perf_counter()
@@ -207,6 +209,9 @@ class Gateway:
     async def _loaded(self, model: str) -> Served:
         # Not in a thread that waits: the few there are would not be there for anybody else.
         return await asyncio.wrap_future(self.releases.load(model))
+
+    async def _answer_copy(self, copy: Copy) -> RequestRow:
+        return await answered(copy, self._session, self._shadow_threads, self.releases.engine_failed)
 
     async def _append(self, row: RequestRow) -> None:
         await self._spools.of(row.assistant).append("request", row.to_payload())

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -44,28 +44,24 @@ class Shadows:
     """Answers copies in the background."""
 
     def __init__(
-        self, append: Callable[[RequestRow], Awaitable[None]], failed: Callable[[Served, EngineError], None]
+        self, answer: Callable[[Copy], Awaitable[RequestRow]], append: Callable[[RequestRow], Awaitable[None]]
     ) -> None:
+        self._answer = answer
         self._append = append
-        self._failed = failed
         self._waiting: deque[Copy] = deque()
         self._users = 0
         self._changed = asyncio.Condition()
         self._at_work: tuple[Copy, asyncio.Task[None]] | None = None
-        self._threads = ThreadPoolExecutor(1, "shadows")
-        self._session: aiohttp.ClientSession
         self._loop: asyncio.Task[None]
 
-    def start(self, session: aiohttp.ClientSession) -> None:
+    def start(self) -> None:
         """Begin; from a running event loop."""
-        self._session = session
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
         """Leave the copies that wait, and the one at work."""
         self._loop.cancel()
         await asyncio.gather(self._loop, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def offer(self, copy: Copy) -> None:
         """Have the request answered once more, some time; not if too many wait already."""
@@ -91,7 +87,7 @@ class Shadows:
             async with self._changed:
                 await self._changed.wait_for(self._may_begin)
             copy = self._waiting[0]
-            task = asyncio.ensure_future(self._answer(copy))
+            task = asyncio.ensure_future(self._log(copy))
             self._at_work = (copy, task)
             try:
                 await asyncio.wait({task})
@@ -107,17 +103,8 @@ class Shadows:
     def _may_begin(self) -> bool:
         return bool(self._waiting) and (self._users == 0 or not _shares_cores(self._waiting[0]))
 
-    async def _answer(self, copy: Copy) -> None:
-        answer = Answer(uuid7(), copy.request, copy.served, self._session, self._threads)
-        try:
-            await answer.prepare()
-            async for _ in answer.pieces():
-                pass
-            row = answer.row(200)
-        except Exception as error:  # whatever it is, it is what the user would have met
-            if isinstance(error, EngineError):
-                self._failed(copy.served, error)
-            row = answer.row(status_of(error), error)
+    async def _log(self, copy: Copy) -> None:
+        row = await self._answer(copy)
         # From here on it makes way no more: it would be logged twice.
         self._at_work = None
         await self._append(replace(row, shadow_of=copy.request_id))
@@ -144,3 +131,19 @@ class CountsUsers:
 
 def _shares_cores(copy: Copy) -> bool:
     return copy.served.release.manifest.generator.engine == "local"
+
+
+async def answered(
+    copy: Copy, session: aiohttp.ClientSession, threads: Executor, failed: Callable[[Served, EngineError], None]
+) -> RequestRow:
+    """The log row of a copy: its answer, or what the user would have met. `failed` is told of an engine that did."""
+    answer = Answer(uuid7(), copy.request, copy.served, session, threads)
+    try:
+        await answer.prepare()
+        async for _ in answer.pieces():
+            pass
+    except Exception as error:  # whatever it is, it is what the user would have met
+        if isinstance(error, EngineError):
+            failed(copy.served, error)
+        return answer.row(status_of(error), error)
+    return answer.row(200)

@@ -9,11 +9,12 @@ from llmops_core.assistant.schema import Canary
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.arms import Experiment
-from llmops_core.release.canary import beginning, end, refreshing, running
+from llmops_core.release.canary import beginning, end, look, refreshing, running
 from llmops_core.release.channels import Channels, Step
 from llmops_core.release.manifest import GeneratorParams, IndexPin
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
+from llmops_core.traffic.ingest import ingest
 from tests.fake_engine import PIECES, FakeEngine
 from tests.running_gateway import NAME, Running, create, release_by_words, running_gateway, until
 
@@ -102,6 +103,41 @@ def test_users_are_answered_by_their_arm_and_the_log_says_so(gateway: Running) -
         assert completion.choices[0].message.content == "".join(PIECES)
     streamed = gateway.logged(list(gateway.stream(user=min(drawn)))[-1].id)
     assert (streamed["channel"], streamed["experiment"]) == ("canary", experiment.experiment)
+
+
+def test_what_the_log_says_of_the_arms_reaches_the_comparison(gateway: Running) -> None:
+    """Over the spool and the ingest, as by the job that runs every five minutes."""
+    second = create(gateway.settings, **_generator(gateway.settings, params=SHORT))
+    experiment = _begun(gateway, HALF, second)
+    _serves(gateway, second)
+    asked = [gateway.ask(user=user).id for user in USERS]
+    gateway.ask()
+    assert gateway.feedback(request_id=asked[0], thumbs=-1).status_code == 200
+    until(lambda: True if len(_counted(gateway, experiment)) == len(USERS) and _rated(gateway, asked[0]) else None)
+    lakehouse = Lakehouse.open(gateway.settings)
+    for name, kind in (("traffic_requests", "request"), ("traffic_feedback", "feedback")):
+        ingest(lakehouse.table(NAME, name), kind, *lakehouse.spool(), NAME, RUN)
+    found = look(lakehouse, NAME)
+    assert found
+    drawn = sum(experiment.drawn(user) for user in USERS)
+    assert found.comparison.requests == {"prod": len(USERS) - drawn, "canary": drawn}
+    errors, latency, empty, feedback = found.comparison.metrics
+    assert (errors.canary.users, errors.canary.harm, empty.prod.users, empty.prod.harm) == (
+        drawn,
+        0,
+        len(USERS) - drawn,
+        0,
+    )
+    assert "what is slow is not known" in latency.why
+    assert (feedback.canary if experiment.drawn(USERS[0]) else feedback.prod).harm == 1.0
+
+
+def _counted(gateway: Running, experiment: Experiment) -> list[dict[str, Any]]:
+    return [row for row in gateway.shipped_requests() if row["experiment"] == experiment.experiment]
+
+
+def _rated(gateway: Running, request_id: str) -> bool:
+    return any(line["kind"] == "feedback" and line["payload"]["request_id"] == request_id for line in gateway.shipped())
 
 
 def test_nobody_and_whoever_names_a_channel_are_in_no_arm(gateway: Running) -> None:
