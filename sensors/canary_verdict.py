@@ -1,7 +1,11 @@
 """`canary_verdict`: looks at the log of a canary that runs, says what it waits for, and has it ended at a verdict.
 
-What it sees is a function of the log and the clock, so it keeps no state, and the run that it launches looks again by itself.
+What it sees is a function of the log and the clock, and the run that it launches looks again by itself. The cursor only saves
+reading a week of the log anew when nothing has come since: what was said then is said again.
 """
+
+import json
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -9,8 +13,9 @@ from jobs.build import CAUSE_TAG
 from llmops_core.assistant import Assistant
 from resources.platform import LakehouseResource
 
-# The log reaches the lakehouse every five minutes; a look reads it anew.
 EVERY_S = 60
+# The hours that are left are told anew after so long.
+REPEATED = timedelta(minutes=10)
 MAX_ATTEMPTS = 3
 
 
@@ -26,14 +31,21 @@ def canary_verdict(assistant: Assistant, job: dg.JobDefinition) -> dg.SensorDefi
     )
     def canary_verdict(
         context: dg.SensorEvaluationContext, lakehouse: LakehouseResource
-    ) -> dg.RunRequest | dg.SkipReason:
-        from llmops_core.release.canary import NONE_RUNS, look
+    ) -> dg.SensorResult | dg.RunRequest | dg.SkipReason:
+        from llmops_core.release.canary import NONE_RUNS, look, read_at
 
-        found = look(lakehouse.open(assistant), assistant.name)
+        lake, now = lakehouse.open(assistant), datetime.now(UTC)
+        read = read_at(lake, assistant.name)
+        seen: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+        if seen.get("read") == read and now < datetime.fromisoformat(seen["until"]):
+            return dg.SkipReason(seen["said"])
+        found = look(lake, assistant.name, now)
         if found is None:
             return dg.SkipReason(NONE_RUNS)
         if found.comparison.outcome == "waiting":
-            return dg.SkipReason(found.headline())
+            until = min(now + REPEATED, now + timedelta(hours=found.comparison.hours_left))
+            cursor = {"read": read, "until": until.isoformat(), "said": found.headline()}
+            return dg.SensorResult(skip_reason=found.headline(), cursor=json.dumps(cursor))
         experiment = found.experiment.experiment
         cause = {CAUSE_TAG: f"{assistant.name}:{experiment}"}
         runs = context.instance.get_runs(dg.RunsFilter(job_name=job.name, tags=cause))

@@ -116,6 +116,12 @@ def end(
     return found
 
 
+def read_at(lakehouse: Lakehouse, assistant: str) -> str:
+    """Names the state of all that a look reads; while it stays the same, only the hours change what a look says."""
+    tables = ("release_events", "traffic_requests", "traffic_feedback")
+    return " ".join(str(lakehouse.table(assistant, name).snapshot_id()) for name in tables)
+
+
 def look(lakehouse: Lakehouse, assistant: str, now: datetime | None = None) -> Look | None:
     """What the log says of the canary that runs; None if none does."""
     releases = Releases(lakehouse, assistant)

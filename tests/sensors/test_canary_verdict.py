@@ -13,9 +13,9 @@ from llmops_core.errors import PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.settings import Settings
 from resources.platform import resources
-from tests.llmops_core.release.test_canary import ask, begun, on, with_releases
+from tests.llmops_core.release.test_canary import SECTION, ask, begun, on, with_releases
 from tests.llmops_core.release.test_manifest import manifest
-from tests.running_gateway import write_assistant
+from tests.running_gateway import until, write_assistant
 
 
 @pytest.fixture
@@ -37,10 +37,15 @@ Tick = Callable[[], tuple[list[dg.RunRequest], str]]
 def tick(instance: dg.DagsterInstance, helper: Assistant, lake: Lakehouse) -> Tick:
     """What the sensor launches now, or else says."""
     repository = build_definitions(helper.folder).get_repository_def()
+    cursor: str | None = None
 
     def decide() -> tuple[list[dg.RunRequest], str]:
-        context = dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources())
+        nonlocal cursor
+        context = dg.build_sensor_context(
+            instance=instance, repository_def=repository, resources=resources(), cursor=cursor
+        )
         data = repository.get_sensor_def("canary_verdict").evaluate_tick(context)
+        cursor = data.cursor
         return list(data.run_requests or []), str(data.skip_message)
 
     return decide
@@ -63,6 +68,25 @@ def test_every_tick_says_what_is_waited_for(tick: Tick, lake: Lakehouse) -> None
     assert f"requests: prod {10 - drawn}, canary {drawn}, in no arm 0" in said
     assert "bets on harm: errors " in said
     assert "of 2 hours left" in said
+
+
+def test_while_nothing_comes_the_log_is_not_read_again(
+    tick: Tick, lake: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = begun(lake)
+    _, said = tick()
+    with monkeypatch.context() as patch:
+        patch.delattr(llmops_core.release.canary, "read_log")
+        assert tick() == ([], said)
+    ask(lake, experiment)
+    requests, _ = tick()
+    assert len(requests) == 1
+
+
+def test_time_that_is_up_is_seen_without_a_new_row(tick: Tick, lake: Lakehouse) -> None:
+    begun(lake, SECTION.model_copy(update={"max_hours": 2 / 3600}))
+    requests = until(lambda: tick()[0] or None)
+    assert len(requests) == 1
 
 
 def test_a_verdict_is_carried_out_by_one_run(
