@@ -13,7 +13,14 @@ from typing import Any
 
 import polars as pl
 
-from llmops_core.errors import ConflictError, InvalidRequestError, LlmopsError, NotFoundError, RetryableError
+from llmops_core.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LlmopsError,
+    NotFoundError,
+    PermanentError,
+    RetryableError,
+)
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release.arms import Experiment, Plan
 from llmops_core.release.channels import CANARY, Pointer, fold
@@ -49,6 +56,7 @@ class ChannelWatch:
         self.away_since: datetime | None = None
         """Since when the lakehouse cannot be read; None while it can."""
         self._disk_problem: str | None = None
+        self._unread: str | None = None
 
     def start(self) -> None:
         """Take what is on local disk and begin to ask the lakehouse; returns after the first look, if that comes soon."""
@@ -161,8 +169,16 @@ class ChannelWatch:
     def _read_rollbacks(self) -> None:
         """Take up what is kept on disk, also by other gateways of this home."""
         for assistant in self.assistants():
-            with self._rollbacks_lock:
-                self._rollbacks[assistant] = self._copy(assistant).rollbacks()
+            try:
+                with self._rollbacks_lock:
+                    self._rollbacks[assistant] = self._copy(assistant).rollbacks()
+            except (
+                OSError,
+                PermanentError,
+            ) as error:  # those in memory hold on, and the channels are followed all the same
+                if str(error) != self._unread:
+                    log.error("%s: %s", assistant, error)
+                self._unread = str(error)
 
     def _ask(self) -> None:
         self._read_rollbacks()

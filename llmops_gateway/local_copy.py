@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import ValidationError
 
+from llmops_core.errors import PermanentError
 from llmops_core.ids import HASH_LENGTH
 from llmops_core.release.rollback import Waiting
 
@@ -59,9 +61,15 @@ class LocalCopy:
         _write(self._folder / "channels.json", {name: asdict(seen) for name, seen in channels.items()})
 
     def rollbacks(self) -> list[Waiting]:
-        """The rollbacks that were decided here and are not known to be in the history, oldest first."""
-        value = _read(self._folder / "rollbacks.json") or {}
-        return [Waiting.model_validate(move) for move in value.get("waiting", [])]
+        """The rollbacks that were decided here and are not known to be in the history, oldest first; raises `PermanentError`."""
+        file = self._folder / "rollbacks.json"
+        try:
+            return [Waiting.model_validate(move) for move in (_read(file) or {}).get("waiting", [])]
+        except ValidationError as error:
+            raise PermanentError(
+                f"{file} cannot be read, so the rollbacks in it do not hold: {error}. Upgrade if a newer version wrote it, or"
+                " move it away and roll back again."
+            ) from error
 
     def change_rollbacks(self, change: Callable[[list[Waiting]], list[Waiting]]) -> list[Waiting]:
         """Replace those that are kept by what `change` makes of them, and return that; one process at a time does so."""

@@ -113,6 +113,9 @@ def test_swaps_under_load(home_with_models: Settings, fake_engine: FakeEngine, t
             time.sleep(STEADY_S / 2)
             back = number % 2 == 0
             swaps.append(swapped(gateway, move, "" if back else second, first if back else second))
+    lost = len(load.failed) + len(mixed(load))
+    number = len(load.answered) + len(load.failed)
+    report("requests under a migration and 20 swaps, failed or mixed", f"{lost}", f"{number}", lost / number, "0")
     assert load.failed == []
     assert mixed(load) == []
     events = Releases(Lakehouse.open(settings), NAME).channels.events()["action"].to_list()

@@ -145,6 +145,19 @@ def test_a_gateway_goes_back_without_the_lakehouse_and_the_history_catches_up(se
     assert [event["action"] for event in events(settings)].count("rollback") == 2
 
 
+def test_a_lakehouse_that_hangs_is_not_waited_for(settings: Settings) -> None:
+    second = release(settings, 2)
+    with running_gateway(settings) as gateway:
+        with locked_catalog(settings):
+            done = said(start(settings, port=port_of(gateway)))
+            assert (done["release_id"], done["recorded"]) == (second, False)
+            serves(gateway, second)
+        until(lambda: None if gateway.state()["rollbacks"] else True)
+        serves(gateway, second)
+    assert [event["action"] for event in events(settings)].count("rollback") == 1
+    assert on_prod(settings).release_id == second
+
+
 def test_who_moved_the_channel_meanwhile_wins(settings: Settings) -> None:
     with running_gateway(settings) as gateway, lakehouse_away(settings):
         body = {"assistant": NAME, "to": "1", "author": "ada", "reason": "wrong numbers"}

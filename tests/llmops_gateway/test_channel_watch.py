@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmops_core.errors import NotFoundError
+from llmops_core.errors import NotFoundError, PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.registry import Releases
@@ -136,3 +136,25 @@ def test_a_full_disk_is_called_so_and_channels_are_followed_all_the_same(
         until(lambda: True if LocalCopy(settings.gateway, NAME).channels() else None)
     finally:
         watch.stop()
+
+
+def test_rollbacks_that_cannot_be_read_are_told_once_and_channels_are_followed_all_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As those of a newer version, after a way back to this one."""
+    file = settings.gateway / NAME / "rollbacks.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"waiting": [{"format": 2}]}')
+    _point_prod(settings, NAME)
+    monkeypatch.setattr(channel_watch, "POLL_S", 0.01)
+    looks: list[None] = []
+    watch = ChannelWatch(settings, lambda: looks.append(None))
+    watch.start()
+    try:
+        _point_prod(settings, NAME, "1" * 32)
+        until(lambda: True if watch.channels(NAME) == {"prod": "1" * 32} and len(looks) > 5 else None)
+        with pytest.raises(PermanentError, match="move it away"):
+            watch.roll_back(NAME, "prod", None, author="me", reason="")
+    finally:
+        watch.stop()
+    assert len([record for record in caplog.records if "rollbacks.json cannot be read" in record.message]) == 1

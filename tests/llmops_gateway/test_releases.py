@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import threading
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from llmops_core.settings import Settings
 from llmops_gateway import releases as releases_module
 from llmops_gateway.releases import LOADED_ON_DEMAND, LoadedReleases
 from tests.fake_engine import FakeEngine
-from tests.running_gateway import NAME, QUESTION, Running, create, promote, running_gateway, until
+from tests.running_gateway import NAME, QUESTION, WAIT_S, Running, create, promote, running_gateway, until
 
 PROD = f"{NAME}@prod"
 PARAMS = GeneratorParams(max_tokens=8, temperature=0.0, top_p=1.0)
@@ -200,19 +201,43 @@ def test_what_a_rollback_goes_to_is_loaded_after_a_start_and_after_each_rollback
         promote(shared_home)
 
 
-def test_a_release_that_is_warm_serves_while_the_loader_is_busy_with_another(
-    gateway: Running, models: Path, tmp_path: Path
+def test_a_release_that_is_warm_serves_at_once_while_the_loader_is_busy_with_another(
+    shared_home: Settings, notes: Assistant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a rollback follows a promotion that takes its time to fail."""
-    first = promote(gateway.settings)
-    _serves(gateway, first)
-    second = promote(gateway.settings, **_tokens(gateway.settings, 23))
-    _serves(gateway, second)
-    broken = promote(gateway.settings, generator=_broken_generator(models, tmp_path))
-    _behind(gateway, "loading", broken)
-    assert promote(gateway.settings) == first
-    _serves(gateway, first)
-    assert gateway.state()["behind"] == {}
+    """As when a rollback follows a promotion that takes its time."""
+    begun, may_end = threading.Event(), threading.Event()
+    really_start, really_ready = EnginePool.endpoint, EnginePool.ready
+
+    def start(pool: EnginePool, pin: GeneratorPin) -> Endpoint:
+        begun.set()
+        may_end.wait()
+        return really_start(pool, pin)
+
+    def ready(pool: EnginePool, pin: GeneratorPin) -> Endpoint | None:
+        return really_ready(pool, pin) if pin.params.max_tokens != 63 else None
+
+    monkeypatch.setattr(EnginePool, "endpoint", start)
+    monkeypatch.setattr(EnginePool, "ready", ready)
+
+    def serves(release_id: str) -> None:
+        until(lambda: True if releases.serving() == {NAME: release_id} else None)
+
+    made: dict[int, str] = {}
+    releases = LoadedReleases(shared_home)
+    releases.start()
+    try:
+        for max_tokens in (61, 62):
+            made[max_tokens] = promote(shared_home, **_tokens(shared_home, max_tokens))
+            serves(made[max_tokens])
+        promote(shared_home, **_tokens(shared_home, 63))
+        assert begun.wait(WAIT_S)
+        releases.watch.roll_back(NAME, "prod", made[61], author="me", reason="")
+        assert releases.serving() == {NAME: made[61]}
+        assert not may_end.is_set()
+    finally:
+        may_end.set()
+        releases.stop()
+        promote(shared_home)
 
 
 def test_more_releases_than_may_be_loaded_are_refused_while_answers_hold_the_others(
