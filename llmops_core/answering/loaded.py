@@ -19,8 +19,8 @@ from llmops_core.embedders.embedder import Embedder
 from llmops_core.embedders.load import load_embedder
 from llmops_core.embedders.reranker import Reranker, load_reranker
 from llmops_core.engines.chat import Message
-from llmops_core.errors import ContextOverflowError, ModelError, PromptError
-from llmops_core.models.revisions import embedder_revision, reranker_revision
+from llmops_core.errors import ContextOverflowError, PromptError
+from llmops_core.models.revisions import check_revision, embedder_revision, reranker_revision
 from llmops_core.models.store import model_folder
 from llmops_core.models.tokens import EstimatedTokens, load_tokens
 from llmops_core.prompts.budget import CountsTokens, Material, Rendered, render_within
@@ -46,12 +46,12 @@ class ModelPool:
     def embedder(self, pin: EmbedderPin) -> Embedder:
         """The embedder of a manifest; raises `ModelError` if what is on disk has another revision."""
         prefixes = (pin.query_prefix or "", pin.document_prefix or "")
-        self._same_revision(pin.model, pin.revision, embedder_revision(self._settings, pin.model, *prefixes))
+        check_revision(pin.model, pin.revision, embedder_revision(self._settings, pin.model, *prefixes))
         return self._once(pin.revision, lambda: load_embedder(self._settings, pin.model, *prefixes))
 
     def reranker(self, pin: RerankerPin) -> Reranker:
         """The reranker of a manifest; raises `ModelError` if what is on disk has another revision."""
-        self._same_revision(pin.model, pin.revision, reranker_revision(self._settings, pin.model))
+        check_revision(pin.model, pin.revision, reranker_revision(self._settings, pin.model))
         return self._once(pin.revision, lambda: load_reranker(self._settings, pin.model))
 
     def tokens(self, pin: GeneratorPin) -> CountsTokens:
@@ -67,14 +67,6 @@ class ModelPool:
             if model is None:
                 model = self._models[key] = load()
             return model
-
-    @staticmethod
-    def _same_revision(model: str, pinned: str, present: str) -> None:
-        if pinned != present:
-            raise ModelError(
-                f"The release pins {model} at {pinned}, and the one here is {present}. Put the pinned weights back,"
-                " or build a release on the present ones: llmops build"
-            )
 
 
 @dataclass(frozen=True)

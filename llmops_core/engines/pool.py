@@ -15,6 +15,7 @@ import httpx
 from llmops_core.engines.local import LocalEngine
 from llmops_core.errors import EngineError, ModelError
 from llmops_core.models.adapters import adapter_folder
+from llmops_core.models.revisions import check_revision, generator_revision
 from llmops_core.models.store import model_folder
 from llmops_core.release.manifest import GeneratorPin
 from llmops_core.settings import Settings
@@ -108,6 +109,7 @@ class EnginePool:
             if engine is not None:
                 self._end(engine)
             folder = model_folder(self._settings, pin.model, "generator")
+            check_revision(pin.model, pin.revision, generator_revision(self._settings, pin.model))
             engine = LocalEngine(self._settings, folder, pin.model, self._closed)
             self._local[pin.revision] = engine
         return engine.base_url

@@ -55,6 +55,15 @@ def generator_revision(settings: Settings, model: str) -> str:
     return _revision(settings, parse_reference(model, "generator"), {"dtype": "bfloat16"})
 
 
+def check_revision(model: str, pinned: str, present: str) -> None:
+    """Raise `ModelError` if what is here of a model is not what a release pins."""
+    if pinned != present:
+        raise ModelError(
+            f"The release pins {model} at {pinned}, and the one here is {present}. Put the pinned weights back,"
+            " or build a release on the present ones: llmops build"
+        )
+
+
 def default_revision(settings: Settings, model: Pullable) -> str:
     """The revision of a built-in model with no prefixes of the user's own; of a hub model, whose role is open, its commit."""
     if isinstance(model, HubModel):

@@ -18,9 +18,8 @@ from llmops_core.answering.loaded import LoadedRelease, ModelPool, load_release
 from llmops_core.engines.chat import GenerationParams
 from llmops_core.engines.client import EngineClient, engine_session
 from llmops_core.engines.pool import Endpoint, EnginePool
-from llmops_core.errors import ModelError, PermanentError
+from llmops_core.errors import PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.models.revisions import generator_revision
 from llmops_core.release.manifest import GeneratorPin, Release
 from llmops_core.release.registry import Releases
 from llmops_core.replay.compare import CLIENT_LEFT, Comparison, Outcome, compare, logged_outcome
@@ -175,10 +174,6 @@ class Replayer:
 
     def _endpoint(self, pin: GeneratorPin) -> Endpoint:
         """The engine of a release; others that were started for the requests before are ended."""
-        if pin.engine == "local":
-            here = generator_revision(self._settings, pin.model)
-            if here != pin.revision:
-                raise ModelError(f"The release pins {pin.model} at {pin.revision}, and the one here is {here}.")
         self._engines.keep({pin.revision})
         return self._engines.endpoint(pin)
 

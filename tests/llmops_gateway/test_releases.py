@@ -17,9 +17,10 @@ from llmops_core.assistant import Assistant
 from llmops_core.engines.pool import Endpoint, EnginePool
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.models.adapters import CONFIG, WEIGHTS, store_adapter
+from llmops_core.models.revisions import generator_revision
 from llmops_core.release.manifest import GeneratorParams, GeneratorPin, IndexPin
 from llmops_core.release.registry import Releases
-from llmops_core.settings import Settings
+from llmops_core.settings import Settings, load_settings
 from llmops_gateway import releases as releases_module
 from llmops_gateway.releases import LOADED_ON_DEMAND, LoadedReleases
 from tests.fake_engine import FakeEngine
@@ -59,9 +60,13 @@ def _status(gateway: Running, model: str) -> int:
 
 def _broken_generator(models: Path, folder: Path) -> GeneratorPin:
     """A local engine that takes its time and then fails."""
+    folder = folder / "broken"
+    folder.mkdir()
     (folder / "tokenizer.json").write_bytes((models / "smollm2-135m-instruct" / "tokenizer.json").read_bytes())
     (folder / "model.safetensors").write_bytes(b"no weights")
-    return GeneratorPin(engine="local", model=f"path:{folder}", revision="broken", context_window=2048, params=PARAMS)
+    model = f"path:{folder}"
+    revision = generator_revision(load_settings(home=models.parent), model)
+    return GeneratorPin(engine="local", model=model, revision=revision, context_window=2048, params=PARAMS)
 
 
 def test_a_release_that_does_not_load_leaves_the_one_before_serving(gateway: Running) -> None:
@@ -157,7 +162,8 @@ def test_the_engine_of_the_release_before_runs_on_for_a_rollback_and_no_longer(g
         return [child.pid for child in psutil.Process(gateway.pid).children() if is_engine(child)]
 
     name = "smollm2-135m-instruct"
-    pin = GeneratorPin(engine="local", model=name, revision=name, context_window=2048, params=PARAMS)
+    revision = generator_revision(gateway.settings, name)
+    pin = GeneratorPin(engine="local", model=name, revision=revision, context_window=2048, params=PARAMS)
     local = promote(gateway.settings, generator=pin)
     _serves(gateway, local)
     started = engines()
