@@ -19,11 +19,14 @@ Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecut
 
 DATA_VERSION_TAG = "dagster/data_version"
 
-# Partitioned checks are marked as a preview, data versions of outputs as beta; everyone would be told at every start and build.
+# Partitioned checks are marked as a preview; data versions of outputs and owners of sensors, which Dagster itself passes on, as
+# beta. Everyone would be told at every start and build.
 warnings.filterwarnings(
     "ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
 )
-warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output", category=dg.BetaWarning)
+warnings.filterwarnings(
+    "ignore", message="Parameter `(data_version|owners)` of initializer `(Output|Sensor)", category=dg.BetaWarning
+)
 
 # Named here since a release asks for the verdict of the check that the index defines.
 INDEX_CHECK = "finds_what_exact_search_finds"
