@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from jobs.build import assistant_tag
 from llmops_assets.house import RETRIES, failing_for_good
 from llmops_core.assistant import Assistant
 from resources.platform import LakehouseResource
@@ -26,6 +27,7 @@ def canary_end(assistant: Assistant) -> dg.JobDefinition:
     @dg.job(
         name="canary_end",
         description="Passed: prod moves to the canary's release. Harm, or too little data in time: the canary is taken back.",
+        tags={**assistant_tag(assistant), "dagster/priority": "100"},
     )
     def canary_end() -> None:
         conclude_canary()

@@ -17,7 +17,7 @@ from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, Valida
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In, Reference
 from pyiceberg.table import Table as IcebergTable
 
-from llmops_core.errors import ConflictError, NotFoundError
+from llmops_core.errors import ConflictError, NotFoundError, PermanentError
 from llmops_core.lakehouse.catalog_errors import mapped_errors
 from llmops_core.lakehouse.history import bound_history, data_snapshot_id
 from llmops_core.lakehouse.schemas import WRITE_COLUMNS, TableSpec
@@ -211,7 +211,7 @@ class LakeTable:
         table = self.load()
         with self._mapped_errors(), LakeTransaction(table) as transaction:
             transaction.overwrite(
-                self._arrow(frame, provenance),
+                self._arrow(table, frame, provenance),
                 overwrite_filter=where or AlwaysTrue(),
                 snapshot_properties=provenance.properties(),
             )
@@ -230,7 +230,7 @@ class LakeTable:
             transaction.set_properties(dict(marks))
         with self._mapped_errors(), transaction:
             if not frame.is_empty():
-                transaction.append(self._arrow(frame, provenance), snapshot_properties=provenance.properties())
+                transaction.append(self._arrow(table, frame, provenance), snapshot_properties=provenance.properties())
         written = data_snapshot_id(table)
         if self.spec.past == "rows":
             bound_history(table)
@@ -247,10 +247,16 @@ class LakeTable:
         """Write a frame beside the table; a commit has to make its files part of it."""
         from pyiceberg.io.pyarrow import _dataframe_to_data_files
 
-        return _dataframe_to_data_files(table.metadata, self._arrow(frame, provenance), table.io)
+        return _dataframe_to_data_files(table.metadata, self._arrow(table, frame, provenance), table.io)
 
-    def _arrow(self, frame: pl.DataFrame, provenance: Provenance) -> "pa.Table":
+    def _arrow(self, table: IcebergTable, frame: pl.DataFrame, provenance: Provenance) -> "pa.Table":
         """Bring a frame to the table's exact Arrow schema, write columns added."""
+        missing = set(self.spec.arrow_schema.names).difference(table.schema().column_names)
+        if missing:
+            raise PermanentError(
+                f"{self.identifier} was made by an earlier version and lacks {', '.join(sorted(missing))}. Bring the home to this"
+                " version, then try again: llmops upgrade"
+            )
         written = frame.select(
             *(pl.col(name).cast(kind) for name, kind in self.spec.frame_schema.items()),
             pl.lit(provenance.run_id).alias("run_id"),

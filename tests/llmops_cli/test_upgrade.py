@@ -76,6 +76,18 @@ def test_a_home_of_the_first_version_is_upgraded_and_goes_on_without_doing_anyth
     assert answer["hits"][0]["document_id"] == "docs/tea.md"
 
 
+def test_a_table_of_an_earlier_version_is_not_written_before_its_upgrade(first_home: Path) -> None:
+    assert llmops("release", "list")
+    promotion = ("release", "promote", "1", "staging", "--message", "tried")
+    refused = CliRunner().invoke(main, [*promotion, "--json"])
+    assert refused.exit_code == 1
+    message = json.loads(refused.stdout)["error"]["message"]
+    assert "notes.release_events was made by an earlier version and lacks experiment, gate" in message
+    assert "llmops upgrade" in message
+    llmops("upgrade")
+    assert llmops(*promotion)["channel"] == "staging"
+
+
 def test_an_older_schema_of_dagsters_storage_is_migrated(first_home: Path) -> None:
     database = first_home / "dagster" / "history" / "runs.db"
     (newest,) = read(database, "select version_num from alembic_version")

@@ -41,7 +41,7 @@ def test_files_of_an_append_that_is_not_committed_yet_outlast_a_maintenance(
     lakehouse: Lakehouse, table: LakeTable, maintained: Maintain, later: Later, feedback: Callable[..., pl.DataFrame]
 ) -> None:
     frame = feedback(lakehouse, "slow", at=later(0))
-    written = table._arrow(frame, RUN)
+    written = table._arrow(table.load(), frame, RUN)
     with table.load().transaction() as transaction:
         transaction.append(written)
         done = maintained(later(0))
