@@ -194,14 +194,15 @@ def test_what_a_rollback_goes_to_is_loaded_after_a_start_and_after_each_rollback
     monkeypatch.setattr(EnginePool, "endpoint", started)
     monkeypatch.setattr(EnginePool, "ready", known)
     monkeypatch.setattr(releases_module, "WARM_AFTER_S", 0.0)
-    for max_tokens in (51, 52, 53):
-        promote(shared_home, **_tokens(shared_home, max_tokens))
+    _, before, _ = (promote(shared_home, **_tokens(shared_home, max_tokens)) for max_tokens in (51, 52, 53))
+    channels = Releases(Lakehouse.open(shared_home), NAME).channels
     releases = LoadedReleases(shared_home)
     releases.start()
     try:
         until(lambda: True if asked_for == [53, 52] else None)
         releases.watch.roll_back(NAME, "prod", None, author="me", reason="")
         until(lambda: True if asked_for == [53, 52, 51] else None)
+        until(lambda: True if channels.state()["prod"].release_id == before else None)
     finally:
         releases.stop()
         promote(shared_home)
