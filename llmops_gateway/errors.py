@@ -15,13 +15,11 @@ from llmops_core.errors import (
     NotFoundError,
     RetryableError,
 )
+from llmops_core.traffic.row import CLIENT_CLOSED_REQUEST
 from llmops_gateway.protocol import error_body
 from llmops_gateway.request_ids import HEADER
 
 log = logging.getLogger("llmops.gateway")
-
-# Nginx's: nobody reads the answer, but the request log tells such requests from failures.
-CLIENT_CLOSED_REQUEST = 499
 
 
 def status_of(error: Exception) -> int:

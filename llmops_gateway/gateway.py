@@ -32,12 +32,11 @@ from llmops_core.errors import (
 )
 from llmops_core.ids import uuid7
 from llmops_core.settings import Settings
-from llmops_core.traffic.row import FeedbackRow, RequestRow
+from llmops_core.traffic.row import CLIENT_CLOSED_REQUEST, FeedbackRow, RequestRow
 from llmops_core.traffic.spool import SpoolWriter
 from llmops_core.version import code_version
 from llmops_gateway.answer import LOCAL_SUBJECT, Answer, refused
 from llmops_gateway.errors import (
-    CLIENT_CLOSED_REQUEST,
     error_of,
     on_crash,
     on_disconnect,

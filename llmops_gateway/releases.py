@@ -365,6 +365,9 @@ class LoadedReleases:
                     self._before.pop(assistant, None)
             elif release := self._tried(name, assistant, release_id):
                 with self._lock:
+                    # While it was loaded, prod may have left another, which is warm.
+                    if self.watch.before(assistant, DEFAULT_CHANNEL) != release_id:
+                        continue
                     self._before[assistant] = release
                 log.info("%s has release %s ready for a rollback", assistant, release_id)
 

@@ -59,8 +59,9 @@ def maintain(
             for name in TABLES
         }
         ending = set(tables["corpus_chunks"].snapshots)
-        vectors = dead_vectors(lakehouse, assistant.name, ending, index.tables)
-        if not dry_run:
+        if dry_run:
+            vectors = dead_vectors(lakehouse, assistant.name, ending, index.tables)
+        else:
             # Channels move and requests come while the plan is made: what that needs stays, though it was to go.
             still = needed(lakehouse, assistant, recorded, present)
             # Before the tables of former embedders, by which a later run would find what a kill has left.

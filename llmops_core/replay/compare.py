@@ -12,8 +12,6 @@ from llmops_core.engines.chat import Message
 from llmops_core.traffic.row import RequestRow
 
 PARTS = ("chunks", "scores", "prompt", "answer")
-CLIENT_LEFT = 499
-"""Status of a request whose client closed the connection: its log has what there was until then."""
 AROUND = 30
 """Characters that are shown round the place where two texts part."""
 

@@ -22,9 +22,9 @@ from llmops_core.errors import PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release.manifest import GeneratorPin, Release
 from llmops_core.release.registry import Releases
-from llmops_core.replay.compare import CLIENT_LEFT, Comparison, Outcome, compare, logged_outcome
+from llmops_core.replay.compare import Comparison, Outcome, compare, logged_outcome
 from llmops_core.settings import Settings
-from llmops_core.traffic.row import RequestRow
+from llmops_core.traffic.row import CLIENT_CLOSED_REQUEST, RequestRow
 from llmops_core.vectors.past import index_of_release
 from llmops_core.version import code_version
 
@@ -127,7 +127,7 @@ class Replayer:
             release_id=ready.release.release_id,
             then=then,
             now=now,
-            comparison=compare(then, now, client_left=row.status == CLIENT_LEFT),
+            comparison=compare(then, now, client_left=row.status == CLIENT_CLOSED_REQUEST),
             query_vector=_embedded_again(row, ready.loaded) if is_own else None,
             index_version=ready.release.manifest.index.version,
             index_made=ready.index_made,

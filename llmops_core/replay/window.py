@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from llmops_core.errors import InvalidRequestError, LlmopsError
+from llmops_core.errors import InvalidRequestError
 from llmops_core.ids import content_hash
 from llmops_core.lakehouse.table import LakeTable, Provenance
 from llmops_core.release.manifest import Release
@@ -100,7 +100,7 @@ def _replayed(replayer: Replayer, row: RequestRow, release: str | None, *, answe
     ids = {"request_id": row.request_id, "logged_release_id": row.release_id}
     try:
         done = replayer.replay(row, release, answer=answer)
-    except LlmopsError as error:
+    except Exception as error:  # whatever one request brings about must not cost the others theirs
         return {**dict.fromkeys(_SCHEMA), **ids, "error": f"{type(error).__name__}: {error}"}
     differences = [asdict(difference) for difference in done.comparison.differences]
     return {

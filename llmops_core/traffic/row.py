@@ -17,6 +17,10 @@ from llmops_core.errors import PermanentError
 
 Json = Mapping[str, Any]
 
+CLIENT_CLOSED_REQUEST = 499
+"""Nginx's status of a request whose client left before the end: nobody reads it, but the log tells such requests from failures
+and has what there was until then."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedChunk:
