@@ -2,7 +2,8 @@
 
 `make bench` prints a row for each. Texts and labelled questions are feedbackqa's (WHO), from the data folder beside the
 project; without it this is skipped. Variants that need packages which the project does not (`onnx` with `onnxscript`,
-`openvino`, `nncf`) run where they are installed. CPU seconds, since they do not depend on what else the machine does.
+`openvino`, `nncf`) run where they are installed. CPU seconds, on a machine that does nothing else: threads that wait for each
+other spin, and on a busy one they wait for long.
 """
 
 import importlib
