@@ -14,7 +14,7 @@ from llmops_core.models.reference import licence_of
 from llmops_core.release.diff import changes, difference, shown
 from llmops_core.release.history import Entry, history
 from llmops_core.release.manifest import Manifest
-from llmops_core.release.moves import rejection
+from llmops_core.release.objections import rejection
 from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
 

@@ -32,6 +32,7 @@ from llmops_core.release.gate import (
 )
 from llmops_core.release.index_making import made_alike
 from llmops_core.release.manifest import Manifest, Release
+from llmops_core.release.objections import left_to_canary, one_candidate, rejection
 from llmops_core.release.registry import Releases
 from llmops_core.release.rollback import past
 
@@ -237,7 +238,9 @@ def _refusal(
     if channel == CANARY:
         promote_it = f"llmops release approve {release.number}"
     overrule = f"{promote_it} --override --message WHY"
-    meant = _meant(releases, release, verdict.kind)
+    # A word against fresh documents is about them alone.
+    fresh = verdict.kind == "fresh documents"
+    meant = {release.release_id} if fresh else one_candidate(releases, release.manifest)
     if rejected := rejection(events, meant):
         return f"{rejected['author']} rejected it: {rejected['reason']}. To overrule that: {overrule}"
     if verdict.outcome == "failed":
@@ -251,32 +254,13 @@ def _refusal(
         return None
     if meant & past(events, channel).taken_back:
         return f"It was there and was taken back. A person may put it there again: {promote_it}"
-    if verdict.kind == "fresh documents" and assistant.release.index_only == "manual":
+    if channel == "prod" and verdict.kind == "candidate" and meant & left_to_canary(events):
+        return f"Its canary runs, or was taken back. A person may put it there: {promote_it}"
+    if fresh and assistant.release.index_only == "manual":
         return f"A person promotes fresh documents (release.index_only): {promote_it}"
     if verdict.kind == "candidate" and assistant.release.approval == "required":
         return f"{verdict.headline()}. A person approves it (release.approval): llmops release approve {release.number}"
     return None
-
-
-def rejection(events: pl.DataFrame, release_ids: Collection[str]) -> dict[str, object] | None:
-    """The event that rejects one of these releases and was not overruled since; None if there is none."""
-    decided = events.filter(
-        pl.col("release_id").is_in(list(release_ids)) & pl.col("action").is_in(["reject", "override"])
-    )
-    last = decided.sort("at").tail(1).rows(named=True)
-    return last[0] if last and last[0]["action"] == "reject" else None
-
-
-def _meant(releases: Releases, release: Release, kind: Kind) -> set[str]:
-    """The releases that a word against this one was about: of fresh documents it alone.
-
-    A candidate is the same one with each index that it gets: what was rejected or taken back must not return with the next
-    change of a document.
-    """
-    if kind == "fresh documents":
-        return {release.release_id}
-    manifest = release.manifest
-    return {known.release_id for known in releases.all() if known.manifest.with_index(manifest.index) == manifest}
 
 
 def _kind(lakehouse: Lakehouse, candidate: Manifest, prod: Release | None, there: Release | None) -> Kind:

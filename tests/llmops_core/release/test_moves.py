@@ -11,7 +11,7 @@ from llmops_core.assistant import Assistant
 from llmops_core.errors import ConflictError, GateError, InvalidRequestError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release import moves
-from llmops_core.release.canary import look, running
+from llmops_core.release.canary import End, end, look, running
 from llmops_core.release.channels import Channels
 from llmops_core.release.history import Entry, history
 from llmops_core.release.manifest import IndexPin, Manifest, Release
@@ -414,6 +414,33 @@ def test_an_evaluation_moves_the_release_on_dev_where_no_approval_is_asked_for(l
     assert done.waits is None
     assert on_prod(lakehouse) == NEW.release_id
     assert followed(lakehouse, free) is None
+
+
+@pytest.mark.parametrize("how", ["rolled_back", "stopped"])
+def test_what_meets_users_as_a_canary_goes_to_all_by_its_verdict_or_a_person(lakehouse: Lakehouse, how: End) -> None:
+    free = assistant(release={"approval": "none"})
+    serving(lakehouse)
+    fresh = NEW.with_index(IndexPin(version="i3", snapshots={}))
+    made(lakehouse, NEW, fresh)
+    scored(lakehouse, FOUND)
+    store(lakehouse, case_rows(CASES), result_rows(fresh.release_id, FOUND))
+
+    def waits(release: Manifest) -> str | None:
+        moves.promote(lakehouse, free, release.release_id, "dev", BUILD, RUN)
+        move = follow(lakehouse, free, release.release_id, author="run 2", provenance=RUN)
+        assert move
+        return move.waits
+
+    moves.approve(lakehouse, free, NEW.release_id, ME, RUN)
+    assert "Its canary runs, or was taken back" in (waits(NEW) or "")
+    end(Channels(lakehouse, "helper"), how, author="run 1", reason="harm in errors", provenance=RUN)
+    for release in (NEW, fresh):
+        assert "Its canary runs, or was taken back" in (waits(release) or "")
+    assert on_prod(lakehouse) == OLD.release_id
+    # Once a person has put it there, it is as good as any other.
+    promote(lakehouse)
+    moves.promote(lakehouse, free, OLD.release_id, "prod", Mover("me", "compare", override=True), RUN)
+    assert waits(NEW) is None
 
 
 def test_fresh_documents_that_a_person_promotes_do_not_follow_an_evaluation(lakehouse: Lakehouse) -> None:
