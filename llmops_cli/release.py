@@ -49,7 +49,7 @@ def list_releases(assistant: Any, as_json: bool) -> None:
             "message": release.message,
             "changed": changes(before.manifest, release.manifest) if before else [],
             "gate": next((e.outcome for e in history(events, release.release_id)[::-1] if e.outcome), None),
-            "rejected": rejection(events, [release.release_id]) is not None,
+            "rejected": rejection(events, [release.release_id], "prod") is not None,
         }
         for before, release in zip([None, *known], known, strict=False)
     ][::-1]

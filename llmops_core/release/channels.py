@@ -5,7 +5,7 @@ without retry. Of two movers one wins; the other sees `ConflictError` and what h
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -112,8 +112,12 @@ class Channels:
         expected: Mapping[str, Pointer],
         report_id: str | None = None,
         gate: Mapping[str, Any] | None = None,
+        check: Callable[[pl.DataFrame], None] | None = None,
     ) -> dict[str, Pointer]:
         """Take steps on channels that differ, all in one commit or none; returns the state after it.
+
+        `check` gets the events that the commit follows, and raises if one of them speaks against it: others may have decided
+        something since the mover looked.
 
         Raises `ConflictError` if one of these channels is no longer where it is `expected`. A step to where its channel points
         already does nothing.
@@ -121,6 +125,8 @@ class Channels:
 
         def decide(rows: pl.DataFrame) -> tuple[dict[str, Pointer], list[dict[str, Any]]]:
             present = _in_order(rows)
+            if check:
+                check(present)
             state, last, written = fold(present), _last(present), set(present["event_id"])
             events: list[dict[str, Any]] = []
             for step in steps:

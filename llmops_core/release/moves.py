@@ -7,6 +7,7 @@ which is an event of its own kind (`override`); what moves by itself may do neit
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
@@ -18,7 +19,7 @@ from llmops_core.evaluation.score import outstanding, report_of, store_report
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.canary import beginning, refreshing
-from llmops_core.release.channels import CANARY, CHANNELS, Pointer, Step
+from llmops_core.release.channels import CANARY, CHANNELS, Pointer, Step, fold
 from llmops_core.release.gate import (
     Kind,
     Outcome,
@@ -38,6 +39,13 @@ from llmops_core.release.rollback import past
 
 GATED = ("staging", "prod", CANARY)
 """Channels that nothing reaches without evidence."""
+_TAKE_BACK = {
+    CANARY: "Take it back first: llmops release canary stop --message WHY",
+    **{
+        channel: f"Take it back first: llmops release rollback --channel {channel} --message WHY"
+        for channel in ("staging", "prod")
+    },
+}
 READ = ("evaluation_cases", "evaluation_results")
 
 
@@ -102,20 +110,26 @@ def reject(lakehouse: Lakehouse, assistant: Assistant, reference: str, by: Mover
     Raises `InvalidRequestError` without a reason, or for a release that serves.
     """
     releases = Releases(lakehouse, assistant.name)
-    release, state = releases.get(reference), releases.channels.state()
+    release = releases.get(reference)
     if not by.reason.strip():
         raise InvalidRequestError("A rejection is kept with its reason: give one with --message WHY")
-    serving = [name for name in GATED if name in state and state[name].release_id == release.release_id]
-    if serving:
-        raise InvalidRequestError(
-            f"Release {release.number} is on {' and '.join(serving)}. Take it back first: llmops release rollback"
-        )
+    # Fresh documents give the canary's release another id, and it is the same candidate.
+    same = one_candidate(releases, release.manifest)
+
+    def check(events: pl.DataFrame) -> None:
+        now = fold(events)
+        for channel in GATED:
+            there = now[channel].release_id if channel in now else None
+            if there == release.release_id or (channel == CANARY and there in same):
+                raise InvalidRequestError(f"Release {release.number} is on {channel}. {_TAKE_BACK[channel]}")
+
     releases.channels.take(
         [Step(None, release.release_id, "reject")],
         author=by.author,
         reason=by.reason,
         provenance=provenance,
-        expected=state,
+        expected={},
+        check=check,
     )
     return release
 
@@ -203,7 +217,7 @@ def _move(
     if by.override and not by.reason.strip():
         raise InvalidRequestError("An override is kept with its reason: give one with --message WHY")
     there = channel in seen and seen[channel].release_id == release.release_id
-    verdict = None
+    verdict, check = None, None
     action = "begin" if channel == CANARY else "promote"
     if channel in GATED and not there:
         verdict = assess(lakehouse, assistant, release, channel, provenance, state=seen, training=training)
@@ -211,6 +225,9 @@ def _move(
         if refused and not by.override:
             raise GateError(f"{assistant.name}: release {release.number} is not moved to {channel}. {refused}")
         action = "override" if refused else action
+        if not by.override:
+            # Somebody may reject it while it is assessed.
+            check = partial(_unless_rejected, assistant, releases, release, channel, verdict)
     move = Step(channel, release.release_id, action)
     if channel == CANARY and verdict and verdict.kind == "fresh documents":
         move = refreshing(release.release_id, seen)
@@ -225,8 +242,39 @@ def _move(
         expected=seen,
         report_id=verdict.report_id if verdict else None,
         gate=verdict.to_dict() if verdict else None,
+        check=check,
     )
     return Moved(channel, release, move.action, verdict)
+
+
+def _meant(releases: Releases, release: Release, verdict: Verdict) -> set[str]:
+    """The releases that a word against this one is about: against fresh documents it is about them alone."""
+    if verdict.kind == "fresh documents":
+        return {release.release_id}
+    return one_candidate(releases, release.manifest)
+
+
+def _command(release: Release, channel: str) -> str:
+    """The command by which a person makes the move."""
+    if channel == CANARY:
+        return f"llmops release approve {release.number}"
+    return f"llmops release promote {release.number} {channel}"
+
+
+def _unless_rejected(
+    assistant: Assistant,
+    releases: Releases,
+    release: Release,
+    channel: str,
+    verdict: Verdict,
+    events: pl.DataFrame,
+) -> None:
+    """Raise `GateError` if somebody has rejected the release by now."""
+    if rejected := rejection(events, _meant(releases, release, verdict), channel):
+        raise GateError(
+            f"{assistant.name}: release {release.number} is not moved to {channel}. {rejected['author']} rejected it meanwhile:"
+            f" {rejected['reason']}. To overrule that: {_command(release, channel)} --override --message WHY"
+        )
 
 
 def _refusal(
@@ -234,14 +282,10 @@ def _refusal(
 ) -> str | None:
     """Why this mover may not make this move, and what to do; None if nothing speaks against it."""
     events = releases.channels.events()
-    promote_it = f"llmops release promote {release.number} {channel}"
-    if channel == CANARY:
-        promote_it = f"llmops release approve {release.number}"
+    promote_it = _command(release, channel)
     overrule = f"{promote_it} --override --message WHY"
-    # A word against fresh documents is about them alone.
-    fresh = verdict.kind == "fresh documents"
-    meant = {release.release_id} if fresh else one_candidate(releases, release.manifest)
-    if rejected := rejection(events, meant):
+    meant = _meant(releases, release, verdict)
+    if rejected := rejection(events, meant, channel):
         return f"{rejected['author']} rejected it: {rejected['reason']}. To overrule that: {overrule}"
     if verdict.outcome == "failed":
         return f"{verdict.headline()}. Make a better one, or overrule the gate: {overrule}"
@@ -256,7 +300,7 @@ def _refusal(
         return f"It was there and was taken back. A person may put it there again: {promote_it}"
     if channel == "prod" and verdict.kind == "candidate" and meant & left_to_canary(events):
         return f"Its canary runs, or was taken back. A person may put it there: {promote_it}"
-    if fresh and assistant.release.index_only == "manual":
+    if verdict.kind == "fresh documents" and assistant.release.index_only == "manual":
         return f"A person promotes fresh documents (release.index_only): {promote_it}"
     if verdict.kind == "candidate" and assistant.release.approval == "required":
         return f"{verdict.headline()}. A person approves it (release.approval): llmops release approve {release.number}"

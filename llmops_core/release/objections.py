@@ -18,10 +18,11 @@ def one_candidate(releases: Releases, manifest: Manifest) -> set[str]:
     return {known.release_id for known in releases.all() if known.manifest.with_index(manifest.index) == manifest}
 
 
-def rejection(events: pl.DataFrame, release_ids: Collection[str]) -> dict[str, object] | None:
-    """The event that rejects one of these releases and was not overruled since; None if there is none."""
+def rejection(events: pl.DataFrame, release_ids: Collection[str], channel: str) -> dict[str, object] | None:
+    """The event that rejects one of these releases and was not overruled since for this channel; None if there is none."""
+    overruled = (pl.col("action") == "override") & (pl.col("channel") == channel)
     decided = events.filter(
-        pl.col("release_id").is_in(list(release_ids)) & pl.col("action").is_in(["reject", "override"])
+        pl.col("release_id").is_in(list(release_ids)) & ((pl.col("action") == "reject") | overruled)
     )
     last = decided.sort("at").tail(1).rows(named=True)
     return last[0] if last and last[0]["action"] == "reject" else None

@@ -1,6 +1,7 @@
 """Before a release moves towards users: what evidence it needs, who may go without, and what is kept of it."""
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,7 @@ from llmops_core.errors import ConflictError, GateError, InvalidRequestError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.release import moves
 from llmops_core.release.canary import End, end, look, running
-from llmops_core.release.channels import Channels
+from llmops_core.release.channels import CANARY, Channels, Step
 from llmops_core.release.history import Entry, history
 from llmops_core.release.manifest import IndexPin, Manifest, Release
 from llmops_core.release.moves import Mover
@@ -283,8 +284,66 @@ def test_a_rejection_needs_a_reason_and_takes_nothing_from_users(lakehouse: Lake
     made(lakehouse, NEW)
     with pytest.raises(InvalidRequestError, match="--message"):
         moves.reject(lakehouse, assistant(), NEW.release_id, Mover("me"), RUN)
-    with pytest.raises(InvalidRequestError, match="llmops release rollback"):
+    with pytest.raises(InvalidRequestError, match="llmops release rollback --channel prod"):
         moves.reject(lakehouse, assistant(), OLD.release_id, Mover("me", "bad"), RUN)
+
+
+def test_the_canary_is_rejected_by_ending_it_also_after_fresh_documents(lakehouse: Lakehouse) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW)
+    scored(lakehouse, FOUND)
+    moves.approve(lakehouse, assistant(), NEW.release_id, ME, RUN)
+    index = IndexPin(version="i3", snapshots={})
+    made(lakehouse, NEW.with_index(index))
+    moves.promote(lakehouse, assistant(), NEW.with_index(index).release_id, CANARY, BUILD, RUN)
+    for release in (NEW, NEW.with_index(index)):
+        with pytest.raises(InvalidRequestError, match="llmops release canary stop"):
+            moves.reject(lakehouse, assistant(), release.release_id, Mover("me", "bad"), RUN)
+
+
+def test_a_rejection_while_the_gate_weighs_is_heard(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW)
+    scored(lakehouse, FOUND)
+    really_take = Channels.take
+
+    def after_another(channels: Channels, steps: Sequence[Step], **more: Any) -> Any:
+        monkeypatch.setattr(Channels, "take", really_take)
+        moves.reject(lakehouse, assistant(), NEW.release_id, Mover("ann", "rude"), RUN)
+        return really_take(channels, steps, **more)
+
+    monkeypatch.setattr(Channels, "take", after_another)
+    with pytest.raises(GateError, match="ann rejected it meanwhile: rude"):
+        promote(lakehouse)
+    assert on_prod(lakehouse) == OLD.release_id
+
+
+def test_what_goes_to_users_while_it_is_rejected_is_not_rejected(
+    lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW)
+    scored(lakehouse, FOUND)
+    really_take = Channels.take
+
+    def after_another(channels: Channels, steps: Sequence[Step], **more: Any) -> Any:
+        monkeypatch.setattr(Channels, "take", really_take)
+        promote(lakehouse)
+        return really_take(channels, steps, **more)
+
+    monkeypatch.setattr(Channels, "take", after_another)
+    with pytest.raises(InvalidRequestError, match="is on prod"):
+        moves.reject(lakehouse, assistant(), NEW.release_id, Mover("ann", "rude"), RUN)
+
+
+def test_an_override_counts_for_its_own_channel_alone(lakehouse: Lakehouse) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW)
+    scored(lakehouse, FOUND)
+    moves.reject(lakehouse, assistant(), NEW.release_id, Mover("ann", "rude"), RUN)
+    moves.promote(lakehouse, assistant(), NEW.release_id, "staging", Mover("bob", "look", override=True), RUN)
+    with pytest.raises(GateError, match="ann rejected it: rude"):
+        promote(lakehouse)
 
 
 def test_cases_that_the_release_was_trained_on_fail_the_gate_with_their_ids(lakehouse: Lakehouse) -> None:
