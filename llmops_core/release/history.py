@@ -30,8 +30,12 @@ class Entry:
 
 
 def history(events: pl.DataFrame, release_id: str | None = None) -> list[Entry]:
-    """All events, or those of one release, oldest first."""
-    rows = events if release_id is None else events.filter(pl.col("release_id") == release_id)
+    """All events, or those of one release, oldest first; the end of a canary is one of each release that was in it."""
+    rows = events
+    if release_id is not None:
+        own = pl.col("release_id") == release_id
+        experiments = events.filter(own)["experiment"].drop_nulls()
+        rows = events.filter(own | (pl.col("release_id").is_null() & pl.col("experiment").is_in(experiments.implode())))
     return [
         Entry(
             at=row["at"],

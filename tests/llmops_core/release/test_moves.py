@@ -301,6 +301,19 @@ def test_the_canary_is_rejected_by_ending_it_also_after_fresh_documents(lakehous
             moves.reject(lakehouse, assistant(), release.release_id, Mover("me", "bad"), RUN)
 
 
+def test_the_end_of_a_canary_is_in_the_history_of_its_release_alone(lakehouse: Lakehouse) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW)
+    scored(lakehouse, FOUND)
+    moves.approve(lakehouse, assistant(), NEW.release_id, ME, RUN)
+    channels = Channels(lakehouse, "helper")
+    harm = {"outcome": "rolled_back"}
+    end(channels, "rolled_back", author="run 1", reason="harm", provenance=RUN, verdict=harm)
+    told = history(channels.events(), NEW.release_id)[-1]
+    assert (told.action, told.reason, told.outcome) == ("rolled_back", "harm", "rolled_back")
+    assert "rolled_back" not in {entry.action for entry in history(channels.events(), OLD.release_id)}
+
+
 def test_a_rejection_while_the_gate_weighs_is_heard(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     serving(lakehouse)
     made(lakehouse, NEW)
