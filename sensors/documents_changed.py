@@ -13,7 +13,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from jobs.build import CAUSE_TAG, exclusive
-from llmops_assets.house import asset_key
+from llmops_assets.house import asset_key, build_pool
 from llmops_assets.partitions import embedder_models
 from llmops_core.assistant import Assistant
 from llmops_core.errors import SourceError
@@ -61,6 +61,8 @@ def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -
             if latest and failed and builds.tried_in_vain(cause) >= MAX_ATTEMPTS:
                 given_up.append(latest.run_id)
                 continue
+            # Else Dagster knows the pool only after a run of it, and lets the very first builds pass together.
+            context.instance.event_log_storage.initialize_concurrency_limit_to_default(build_pool(assistant))
             tried = context.instance.get_runs_count(dg.RunsFilter(tags={**cause, PARTITION_NAME_TAG: revision}))
             requests.append(
                 dg.RunRequest(f"{content}:{revision}:{tried + 1}", partition_key=revision, tags=cause),
