@@ -13,11 +13,11 @@ class RollbackConfig(dg.Config):
 
     message: str
     """Why; it is kept with the event."""
+    author: str
+    """Who; Dagster does not know it."""
     channel: str = "prod"
     to: str | None = None
     """A release that the channel had before, by number or id; the one before if not given."""
-    author: str = "Dagster UI"
-    """Who; Dagster does not know it."""
 
 
 def release_rollback(assistant: Assistant) -> dg.JobDefinition:

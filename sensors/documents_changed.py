@@ -61,8 +61,6 @@ def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -
             if latest and failed and builds.tried_in_vain(cause) >= MAX_ATTEMPTS:
                 given_up.append(latest.run_id)
                 continue
-            # Else Dagster knows the pool only after a run of it, and lets the very first builds pass together.
-            context.instance.event_log_storage.initialize_concurrency_limit_to_default(build_pool(assistant))
             tried = context.instance.get_runs_count(dg.RunsFilter(tags={**cause, PARTITION_NAME_TAG: revision}))
             requests.append(
                 dg.RunRequest(f"{content}:{revision}:{tried + 1}", partition_key=revision, tags=cause),
@@ -70,9 +68,11 @@ def documents_changed(assistant: Assistant, job: UnresolvedAssetJobDefinition) -
         skip = "No source changed since the last build."
         if given_up:
             skip = f"The build failed {MAX_ATTEMPTS} times: look at run {given_up[0]}, then launch index_build."
-        return (
-            dg.SensorResult(requests, cursor=cursor) if requests else dg.SensorResult(skip_reason=skip, cursor=cursor)
-        )
+        if not requests:
+            return dg.SensorResult(skip_reason=skip, cursor=cursor)
+        # Else Dagster knows the pool only after a run of it, and lets the very first builds pass together.
+        context.instance.event_log_storage.initialize_concurrency_limit_to_default(build_pool(assistant))
+        return dg.SensorResult(requests, cursor=cursor)
 
     return documents_changed
 

@@ -25,6 +25,7 @@ from llmops_core.settings import Settings
 from llmops_core.traffic.segments import gateways, segments_after
 from llmops_core.vectors.index import IndexSettings, VectorIndex
 from tests.llmops_core.release.test_manifest import manifest
+from tests.moving import move
 
 NAME = "notes"
 TEMPLATE = Path(__file__).parents[1] / "llmops_cli" / "new_assistant" / "prompts" / "answer.jinja"
@@ -88,7 +89,7 @@ def release_by_words(settings: Settings, engine_url: str) -> str:
     releases = Releases(lakehouse, NAME)
     made, _ = releases.create(whole.model_copy(update=changes), author="test", message="", provenance=run)
     for channel in ("dev", "prod"):
-        releases.channels.move(channel, made.release_id, action="promote", author="test", reason="test", provenance=run)
+        move(releases.channels, channel, made.release_id)
     return made.release_id
 
 
@@ -102,9 +103,7 @@ def create(settings: Settings, **changes: Any) -> str:
 def promote(settings: Settings, **changes: Any) -> str:
     """Make such a release and put it on prod; its id."""
     release_id = create(settings, **changes)
-    Releases(Lakehouse.open(settings), NAME).channels.move(
-        "prod", release_id, action="promote", author="test", reason="test", provenance=Provenance("test")
-    )
+    move(Releases(Lakehouse.open(settings), NAME).channels, "prod", release_id)
     return release_id
 
 

@@ -6,7 +6,7 @@ change meanwhile, the experiment does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.arms import Experiment, Plan
 from llmops_core.release.channels import CANARY, Channels, Pointer, Step
 from llmops_core.release.comparison import Comparison, compare, read_log
+from llmops_core.release.index_making import made_alike
+from llmops_core.release.objections import one_candidate, rejection
 from llmops_core.release.registry import Releases
 
 PROD = "prod"
@@ -130,15 +132,8 @@ def look(lakehouse: Lakehouse, assistant: str, now: datetime | None = None) -> L
     if experiment is None:
         return None
     comparison = compare(experiment, read_log(lakehouse, assistant, experiment), now or datetime.now(UTC))
-    if other := _other_prod(releases, experiment, seen):
-        comparison = Comparison(
-            "rolled_back",
-            other,
-            comparison.metrics,
-            comparison.requests,
-            comparison.outside,
-            comparison.hours_left,
-        )
+    if void := _other_prod(lakehouse, releases, experiment, seen) or _rejected(releases, experiment):
+        comparison = replace(comparison, outcome="rolled_back", reason=void)
     return Look(experiment, seen, comparison)
 
 
@@ -164,12 +159,25 @@ def conclude(
     return found
 
 
-def _other_prod(releases: Releases, experiment: Experiment, seen: Mapping[str, Pointer]) -> str | None:
+def _other_prod(
+    lakehouse: Lakehouse, releases: Releases, experiment: Experiment, seen: Mapping[str, Pointer]
+) -> str | None:
     """Why the comparison is void, if prod has another release than at the beginning, apart from fresh documents."""
     now = seen[PROD].release_id if PROD in seen else None
     base = experiment.plan.base
     if now == base:
         return None
-    if now and releases.get(now).manifest.differs_in_index_alone(releases.get(base).manifest):
-        return None
+    if now:
+        serves, served = (releases.get(release_id).manifest for release_id in (now, base))
+        if serves.differs_in_index_alone(served) and made_alike(
+            lakehouse, serves.assistant, serves.index, served.index
+        ):
+            return None
     return f"prod was moved to another release ({now}) than the one that the canary began beside"
+
+
+def _rejected(releases: Releases, experiment: Experiment) -> str | None:
+    """Why no user may meet it any more, if a person rejected it, with these documents or others, since it was approved."""
+    meant = one_candidate(releases, releases.get(experiment.release_id).manifest)
+    rejected = rejection(releases.channels.events(), meant, CANARY)
+    return f"{rejected['author']} rejected it: {rejected['reason']}" if rejected else None

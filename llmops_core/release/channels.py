@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from llmops_core.errors import ConflictError, InvalidRequestError
+from llmops_core.errors import ConflictError
 from llmops_core.ids import canonical_json, uuid7
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
@@ -76,32 +76,6 @@ class Channels:
         """Where each channel points now; a channel without a release is absent."""
         return fold(self.events())
 
-    def move(
-        self,
-        channel: str,
-        release_id: str,
-        *,
-        action: str,
-        author: str,
-        reason: str,
-        provenance: Provenance,
-        expected: Mapping[str, Pointer] | None = None,
-        report_id: str | None = None,
-        gate: Mapping[str, Any] | None = None,
-    ) -> Pointer:
-        """Point `channel` to `release_id`; `expected` is the state that the decision was made on.
-
-        `report_id` and `gate` are kept as the evidence. Moving to where it already points does nothing. Raises `ConflictError`
-        if the channel was moved meanwhile.
-        """
-        if channel not in CHANNELS:
-            raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join(CHANNELS)}")
-        steps = (Step(channel, release_id, action),)
-        seen = self.state() if expected is None else expected
-        return self.take(
-            steps, author=author, reason=reason, provenance=provenance, expected=seen, report_id=report_id, gate=gate
-        )[channel]
-
     def take(
         self,
         steps: Sequence[Step],
@@ -116,11 +90,10 @@ class Channels:
     ) -> dict[str, Pointer]:
         """Take steps on channels that differ, all in one commit or none; returns the state after it.
 
-        `check` gets the events that the commit follows, and raises if one of them speaks against it: others may have decided
-        something since the mover looked.
-
-        Raises `ConflictError` if one of these channels is no longer where it is `expected`. A step to where its channel points
-        already does nothing.
+        `expected` is the state that the mover decided on, `report_id` and `gate` are kept as the evidence. `check` gets the
+        events that the commit follows, and raises if one of them speaks against it: others may have decided something since the
+        mover looked. Raises `ConflictError` if one of these channels is no longer where it is `expected`. A step to where its
+        channel points already does nothing.
         """
 
         def decide(rows: pl.DataFrame) -> tuple[dict[str, Pointer], list[dict[str, Any]]]:

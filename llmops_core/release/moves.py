@@ -39,13 +39,6 @@ from llmops_core.release.rollback import past
 
 GATED = ("staging", "prod", CANARY)
 """Channels that nothing reaches without evidence."""
-_TAKE_BACK = {
-    CANARY: "Take it back first: llmops release canary stop --message WHY",
-    **{
-        channel: f"Take it back first: llmops release rollback --channel {channel} --message WHY"
-        for channel in ("staging", "prod")
-    },
-}
 READ = ("evaluation_cases", "evaluation_results")
 
 
@@ -121,7 +114,10 @@ def reject(lakehouse: Lakehouse, assistant: Assistant, reference: str, by: Mover
         for channel in GATED:
             there = now[channel].release_id if channel in now else None
             if there == release.release_id or (channel == CANARY and there in same):
-                raise InvalidRequestError(f"Release {release.number} is on {channel}. {_TAKE_BACK[channel]}")
+                way = "canary stop" if channel == CANARY else f"rollback --channel {channel}"
+                raise InvalidRequestError(
+                    f"Release {release.number} is on {channel}. Take it back first: llmops release {way} --message WHY"
+                )
 
     releases.channels.take(
         [Step(None, release.release_id, "reject")],
@@ -213,7 +209,7 @@ def _move(
     release = releases.get(reference)
     seen = releases.channels.state() if expected is None else expected
     if channel not in (*CHANNELS, CANARY):
-        raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join(CHANNELS)}")
+        raise InvalidRequestError(f"There is no channel {channel!r}. Channels are: {', '.join((*CHANNELS, CANARY))}")
     if by.override and not by.reason.strip():
         raise InvalidRequestError("An override is kept with its reason: give one with --message WHY")
     there = channel in seen and seen[channel].release_id == release.release_id

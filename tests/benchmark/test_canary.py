@@ -21,7 +21,7 @@ import pytest
 from llmops_core.evaluation.cases import make_case
 from llmops_core.evaluation.run import evaluate_retrieval
 from llmops_core.release.arms import Experiment, Plan
-from llmops_core.release.comparison import Log, compare
+from llmops_core.release.comparison import Log, bets, compare
 from llmops_core.vectors.index import IndexSettings, VectorIndex
 from llmops_core.vectors.search import search
 from tests.benchmark.conftest import Report
@@ -153,6 +153,27 @@ def test_a_drop_of_ten_points_is_caught(pool: Pool, report: Report, share: float
         "none stated",
     )
     assert np.isfinite(np.median(requests))
+
+
+@pytest.mark.parametrize("enough", [200, 400])
+def test_harm_that_a_canary_finds_in_time(report: Report, enough: int) -> None:
+    """Whether `min_requests` users are enough: 10 points more harm beside 27 of 100, four metrics, a share of 10%."""
+    random = np.random.default_rng(11)
+    share, usual, runs = 0.1, 0.27, 1_000
+    found = 0
+    for _ in range(runs):
+        in_canary = random.random(round(enough / share * 1.5)) < share
+        first = np.searchsorted(np.cumsum(in_canary), enough)
+        in_canary = in_canary[:first]
+        harm = (random.random(first) < np.where(in_canary, usual + DROP, usual)).astype(float)
+        found += bets(in_canary, harm, share, usual).max() >= len(PLAN.metrics) / ALPHA
+    report(
+        f"a drop of 10 points is found within the canary's first {enough} users, at a share of 10%",
+        f"{found / runs:.0%}",
+        "100% of canaries",
+        found / runs,
+        "none stated",
+    )
 
 
 def z_test_finds_harm(log: Log) -> bool:

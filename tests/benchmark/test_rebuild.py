@@ -1,7 +1,7 @@
 """What a rebuild costs beside the whole build, through `llmops build`: nothing changed, and one document in a hundred.
 
-`make bench` prints both, at two sizes: what a command costs whatever it does (starting Python, importing libraries) weighs the more
-the smaller the corpus and the faster its embedding. Wall clock of the whole command; the embedder is MiniLM.
+`make bench` prints both, at two sizes: what a command costs whatever it does (starting Python, importing libraries) weighs the
+more the smaller the corpus and the faster its embedding. Wall clock of the whole command; the embedder is MiniLM.
 """
 
 import json

@@ -37,6 +37,7 @@ import sys
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.release import rollback
+from llmops_core.release.channels import Step
 from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
 
@@ -44,9 +45,9 @@ name, settings, run = sys.argv[1], load_settings(), Provenance("operator")
 lakehouse = Lakehouse.open(settings)
 for line in sys.stdin:
     if line.strip():
-        Releases(lakehouse, name).channels.move(
-            "prod", line.strip(), action="promote", author="operator", reason="", provenance=run
-        )
+        channels = Releases(lakehouse, name).channels
+        steps, seen = [Step("prod", line.strip(), "promote")], channels.state()
+        channels.take(steps, author="operator", reason="", provenance=run, expected=seen)
     else:
         decided = rollback.decide(lakehouse, settings, name, "prod", None)
         rollback.apply(lakehouse, name, decided, author="operator", reason="", provenance=run)

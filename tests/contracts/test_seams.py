@@ -8,6 +8,7 @@ from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.registry import Releases
 from llmops_core.traffic.ingested import find_request
+from tests.moving import move
 from tests.running_gateway import NAME, Running, until
 
 
@@ -44,9 +45,7 @@ def test_a_promoted_release_is_served_by_the_running_gateway(gateway: Running, n
         manifest.model_copy(update={"retrieval": retrieval}), author="test", message="one chunk", provenance=provenance
     )
     assert new
-    releases.channels.move(
-        "prod", release.release_id, action="promote", author="test", reason="test", provenance=provenance
-    )
+    move(releases.channels, "prod", release.release_id)
 
     def look() -> Any:
         completion, headers = gateway.raw()

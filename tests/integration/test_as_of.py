@@ -30,6 +30,7 @@ from llmops_core.vectors.search import search
 from llmops_core.vectors.sync import sync_index
 from tests.llmops_core.release.test_manifest import manifest
 from tests.llmops_core.vectors.conftest import WORDS, row_of, unit_vector
+from tests.moving import move
 from tests.running_gateway import NAME
 
 RUN = Provenance("test")
@@ -80,7 +81,7 @@ class Lived:
         registry = Releases(lakehouse, NAME)
         pin = IndexPin(version=built.version, snapshots=built.snapshots)
         release, _ = registry.create(whole.with_index(pin), author="me", message="", provenance=RUN)
-        registry.channels.move("prod", release.release_id, action="promote", author="me", reason="", provenance=RUN)
+        move(registry.channels, "prod", release.release_id)
         self.releases.append(release)
         return release
 

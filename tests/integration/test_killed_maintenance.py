@@ -27,6 +27,7 @@ from tests.kills import Killing, needs_seccomp, run
 from tests.llmops_core.maintenance.test_home import files_on_disk, files_that_tables_name
 from tests.llmops_core.release.test_manifest import manifest
 from tests.llmops_core.vectors.conftest import make_row, query_vector  # noqa: F401 (fixtures)
+from tests.moving import move
 from tests.running_gateway import NAME
 
 pytestmark = needs_seccomp
@@ -103,7 +104,7 @@ class Lived:
         }
         registry = Releases(lakehouse, NAME)
         release, _ = registry.create(whole.model_copy(update=changes), author="me", message="", provenance=RUN)
-        registry.channels.move("prod", release.release_id, action="promote", author="me", reason="", provenance=RUN)
+        move(registry.channels, "prod", release.release_id)
         return release.manifest
 
     def _log(self, *rows: tuple[str, Manifest, float]) -> None:

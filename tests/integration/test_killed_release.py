@@ -19,6 +19,7 @@ from llmops_core.release.publish import Built, publish_built
 from llmops_core.release.registry import Releases
 from llmops_core.settings import load_settings
 from tests.kills import Killing, needs_seccomp
+from tests.moving import move
 from tests.running_gateway import NAME, TEMPLATE, write_assistant
 
 pytestmark = needs_seccomp
@@ -108,8 +109,7 @@ def test_a_killed_release_is_made_once_by_the_next_run(tmp_path: Path, models: P
     if not first:
         release(home, folder, "i1")
         registry = Releases(opened(home), NAME)
-        moved = {"action": "promote", "author": "me", "reason": "", "provenance": RUN}
-        registry.channels.move("staging", registry.get("1").release_id, **moved)  # type: ignore[arg-type]
+        move(registry.channels, "staging", registry.get("1").release_id)
         write_edition(folder, 2)
         record_index(home, folder, "i2")
 

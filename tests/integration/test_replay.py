@@ -24,6 +24,7 @@ from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from tests.adapters import make_adapter
 from tests.fake_engine import FakeEngine
+from tests.moving import move
 from tests.running_gateway import DOCUMENTS, NAME, Running, running_gateway, until, write_assistant
 
 RUN = Provenance("test")
@@ -55,7 +56,7 @@ class Lived:
         build(self.settings, self.assistant)
         releases = Releases(Lakehouse.open(self.settings), NAME)
         release_id = releases.get("dev").release_id
-        releases.channels.move("prod", release_id, action="promote", author="test", reason="test", provenance=RUN)
+        move(releases.channels, "prod", release_id)
         self.releases.append(release_id)
         until(lambda: self.gateway.state()["serving"].get(NAME) == release_id or None)
 

@@ -22,6 +22,7 @@ from llmops_core.lakehouse.table import LakeTable, Provenance
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from tests.fake_engine import FakeEngine
+from tests.moving import move
 from tests.running_gateway import QUESTION
 
 CASES = (
@@ -135,9 +136,7 @@ def test_the_report_is_of_the_release_that_was_scored(shared_home: Settings, lab
     newer, _ = releases.create(
         older.manifest.model_copy(update={"retrieval": pin}), author="me", message="", provenance=Provenance("test")
     )
-    releases.channels.move(
-        "dev", newer.release_id, action="promote", author="me", reason="", provenance=Provenance("test")
-    )
+    move(releases.channels, "dev", newer.release_id)
     assert scored(shared_home, labelled, older.release_id)["evaluation/reports"]["release_id"] == older.release_id
 
 

@@ -16,6 +16,7 @@ from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from llmops_core.traffic.ingest import ingest
 from tests.fake_engine import PIECES, FakeEngine
+from tests.moving import move
 from tests.running_gateway import NAME, Running, create, release_by_words, running_gateway, until
 
 RUN = Provenance("test")
@@ -191,7 +192,7 @@ def test_a_release_that_passed_answers_everybody(gateway: Running) -> None:
     until(lambda: True if gateway.state()["canary"] == {} else None)
     row = _asked(gateway, USERS[0])
     assert (row["channel"], row["experiment"], row["release_id"]) == ("prod", None, second)
-    _channels(gateway.settings).move("prod", before, action="rollback", author="test", reason="", provenance=RUN)
+    move(_channels(gateway.settings), "prod", before, action="rollback")
     until(lambda: True if gateway.state()["serving"] == {NAME: before} else None)
 
 

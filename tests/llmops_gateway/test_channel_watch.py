@@ -11,13 +11,13 @@ import pytest
 
 from llmops_core.errors import NotFoundError, PermanentError
 from llmops_core.lakehouse.lakehouse import Lakehouse
-from llmops_core.lakehouse.table import Provenance
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings, load_settings
 from llmops_gateway import channel_watch
 from llmops_gateway.channel_watch import ChannelWatch
 from llmops_gateway.local_copy import LocalCopy, Seen
 from llmops_gateway.open_lakehouse import OpenLakehouse
+from tests.moving import move
 from tests.running_gateway import NAME, until
 
 
@@ -61,9 +61,7 @@ def test_the_lakehouse_is_opened_anew_after_an_error_that_may_be_its_own(setting
 def _point_prod(settings: Settings, assistant: str, release_id: str = "0" * 32) -> None:
     lakehouse = Lakehouse.open(settings)
     lakehouse.prepare(assistant)
-    Releases(lakehouse, assistant).channels.move(
-        "prod", release_id, action="promote", author="test", reason="test", provenance=Provenance("test")
-    )
+    move(Releases(lakehouse, assistant).channels, "prod", release_id)
 
 
 def test_a_lakehouse_that_hangs_does_not_keep_a_gateway_from_starting_on_its_local_copy(

@@ -29,6 +29,7 @@ from llmops_core.release.manifest import (
 from llmops_core.release.registry import Releases
 from llmops_core.settings import Settings
 from llmops_core.traffic.line import encode_line, encode_payload, segment_name
+from tests.moving import move
 
 RUN = Provenance("test")
 Maintain = Callable[[datetime], Maintained]
@@ -85,9 +86,7 @@ def test_an_adapter_goes_that_only_unneeded_releases_of_this_assistant_pinned(
     unpinned = settings.models / "adapters" / ("0" * 32)
     unpinned.mkdir(parents=True)
     (unpinned / WEIGHTS).write_text("stored by a build that goes on")
-    Releases(lakehouse, "helper").channels.move(
-        "prod", serving, action="promote", author="a", reason="r", provenance=RUN
-    )
+    move(Releases(lakehouse, "helper").channels, "prod", serving)
     assert len(maintained(later(40)).waiting) == 1
     assert len(adapters(settings)) == 4
     assert len(maintained(later(41)).adapters) == 1
@@ -121,7 +120,7 @@ def test_a_release_that_has_just_left_a_channel_stays_since_rows_may_be_under_wa
 ) -> None:
     channels = Releases(lakehouse, "helper").channels
     for release_id in (release("helper", "before"), release("helper", "now")):
-        channels.move("prod", release_id, action="promote", author="a", reason="r", provenance=RUN)
+        move(channels, "prod", release_id)
     table = lakehouse.table("helper", "release_events")
     moved = table.read().with_columns(at=pl.lit(later(39)))
     table.overwrite(moved, RUN)
@@ -161,7 +160,7 @@ def test_a_release_that_is_promoted_while_the_plan_is_made_loses_nothing(
 
     def while_somebody_promotes(*arguments: Any) -> Any:
         channels = Releases(lakehouse, "helper").channels
-        channels.move("prod", promoted, action="promote", author="a", reason="r", provenance=RUN)
+        move(channels, "prod", promoted)
         return planned(*arguments)
 
     monkeypatch.setattr(maintain, "plan_segments", while_somebody_promotes)

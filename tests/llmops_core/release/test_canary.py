@@ -18,6 +18,7 @@ from llmops_core.release.registry import Releases
 from llmops_core.traffic.columns import request_frame
 from llmops_core.traffic.row import RequestRow
 from tests.llmops_core.release.test_manifest import manifest
+from tests.moving import move
 
 RUN = Provenance("test")
 SECTION = Canary(share=0.5, min_requests=20, max_hours=2, metrics=["errors", "empty"])
@@ -40,7 +41,7 @@ def with_releases(lakehouse: Lakehouse) -> Lakehouse:
 
 def promote(lakehouse: Lakehouse, release_id: str) -> None:
     channels = Channels(lakehouse, "helper")
-    channels.move("prod", release_id, action="promote", author="me", reason="", provenance=RUN)
+    move(channels, "prod", release_id)
 
 
 def begun(lakehouse: Lakehouse, section: Canary = SECTION) -> Experiment:
@@ -155,6 +156,42 @@ def test_another_release_on_prod_makes_the_comparison_void(lake: Lakehouse) -> N
     promote(lake, other.release_id)
     assert concluded(lake) == "rolled_back"
     assert on(lake) == {"prod": other.release_id}
+
+
+def test_its_own_release_cut_otherwise_on_prod_makes_the_comparison_void(lake: Lakehouse) -> None:
+    """A candidate that changes the chunking differs in its index alone, and is another release all the same."""
+    table = lake.table("helper", "index_vector_index")
+    rows = [
+        {
+            "index_version": version,
+            "embedder_revision": manifest().embedder.revision,
+            "rows": 1,
+            "kind": "flat",
+            "settings": settings,
+            "snapshots": "{}",
+            "built_at": datetime.now(UTC),
+        }
+        for version, settings in (("i1", "{}"), ("i2", '{"language": "ru"}'))
+    ]
+    table.append(pl.DataFrame(rows, schema=table.spec.frame_schema), RUN)
+    taken(lake, beginning(SECTION, manifest("i2").release_id, Channels(lake, "helper").state()))
+    assert concluded(lake) == "waiting"
+    promote(lake, manifest("i2").release_id)
+    assert concluded(lake) == "rolled_back"
+    assert on(lake) == {"prod": manifest("i2").release_id}
+
+
+def test_a_release_that_was_rejected_meanwhile_does_not_pass(lake: Lakehouse) -> None:
+    ask(lake, begun(lake))
+    channels = Channels(lake, "helper")
+    # Under the id that it has with other documents.
+    step = Step(None, manifest("i2", prompt=2).release_id, "reject")
+    channels.take([step], author="ann", reason="rude", provenance=RUN, expected={})
+    assert concluded(lake) == "rolled_back"
+    assert on(lake) == {"prod": manifest().release_id}
+    assert channels.events().filter(pl.col("action") == "rolled_back")["reason"].to_list() == [
+        "canary rolled back: ann rejected it: rude"
+    ]
 
 
 def test_prod_moved_after_the_look_wins(lake: Lakehouse) -> None:

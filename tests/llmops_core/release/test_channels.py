@@ -4,18 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llmops_core.errors import ConflictError, InvalidRequestError, NotFoundError
+from llmops_core.errors import ConflictError, NotFoundError
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
-from llmops_core.release.channels import Channels, Pointer
+from llmops_core.release.channels import Channels
 from llmops_core.release.registry import Releases
 from tests.llmops_core.release.test_manifest import manifest
+from tests.moving import move
 
 RUN = Provenance("test")
-
-
-def move(channels: Channels, channel: str, release: str, expected: dict[str, Pointer] | None = None) -> Pointer:
-    return channels.move(channel, release, action="promote", author="me", reason="r", provenance=RUN, expected=expected)
 
 
 def test_a_channel_points_to_where_it_was_moved_last(lakehouse: Lakehouse) -> None:
@@ -59,11 +56,6 @@ def test_of_operators_at_once_one_wins(lakehouse: Lakehouse) -> None:
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(attempt, range(6))) == 1
     assert Channels(lakehouse, "helper").events().height == 1
-
-
-def test_an_unknown_channel_names_the_known_ones(lakehouse: Lakehouse) -> None:
-    with pytest.raises(InvalidRequestError, match="dev, staging, prod"):
-        move(Channels(lakehouse, "helper"), "production", "r1")
 
 
 def test_releases_are_numbered_and_made_once(lakehouse: Lakehouse) -> None:

@@ -21,6 +21,7 @@ from llmops_core.release.publish import Move, follow, publish
 from llmops_core.release.registry import Releases
 from tests.llmops_core.release.evaluated import RUN, case_rows, result_rows, store
 from tests.llmops_core.release.test_manifest import manifest
+from tests.moving import move
 
 CASES = 120
 FOUND = [1.0] * CASES
@@ -259,7 +260,7 @@ def test_what_was_rejected_or_taken_back_does_not_return_with_the_next_documents
     store(lakehouse, case_rows(CASES), result_rows(fresh.release_id, FOUND))
     promote(lakehouse)
     channels = Channels(lakehouse, "helper")
-    channels.move("prod", OLD.release_id, action="rollback", author="me", reason="bad", provenance=RUN)
+    move(channels, "prod", OLD.release_id, action="rollback")
     with pytest.raises(GateError, match="was taken back"):
         moves.promote(lakehouse, free, fresh.release_id, "prod", BUILD, RUN)
     moves.reject(lakehouse, free, NEW.release_id, Mover("ann", "rude"), RUN)
@@ -272,7 +273,7 @@ def test_a_word_against_some_documents_is_none_against_the_next(lakehouse: Lakeh
     bad, good = made(lakehouse, manifest("i2"), manifest("i3"))
     moves.promote(lakehouse, assistant(), bad.release_id, "prod", BUILD, RUN)
     channels = Channels(lakehouse, "helper")
-    channels.move("prod", OLD.release_id, action="rollback", author="me", reason="bad", provenance=RUN)
+    move(channels, "prod", OLD.release_id, action="rollback")
     with pytest.raises(GateError, match="was taken back"):
         moves.promote(lakehouse, assistant(), bad.release_id, "prod", BUILD, RUN)
     moves.promote(lakehouse, assistant(), good.release_id, "prod", BUILD, RUN)
@@ -286,6 +287,12 @@ def test_a_rejection_needs_a_reason_and_takes_nothing_from_users(lakehouse: Lake
         moves.reject(lakehouse, assistant(), NEW.release_id, Mover("me"), RUN)
     with pytest.raises(InvalidRequestError, match="llmops release rollback --channel prod"):
         moves.reject(lakehouse, assistant(), OLD.release_id, Mover("me", "bad"), RUN)
+
+
+def test_an_unknown_channel_names_the_known_ones(lakehouse: Lakehouse) -> None:
+    serving(lakehouse)
+    with pytest.raises(InvalidRequestError, match="dev, staging, prod, canary"):
+        moves.promote(lakehouse, assistant(), "1", "production", ME, RUN)
 
 
 def test_the_canary_is_rejected_by_ending_it_also_after_fresh_documents(lakehouse: Lakehouse) -> None:

@@ -9,6 +9,7 @@ from llmops_core.release.manifest import IndexPin, Manifest
 from llmops_core.release.publish import Published, publish
 from llmops_core.release.registry import Releases
 from tests.llmops_core.release.test_manifest import manifest
+from tests.moving import move
 
 RUN = Provenance("test")
 OWN = manifest().embedder.revision
@@ -36,7 +37,7 @@ def on(lakehouse: Lakehouse) -> dict[str, Manifest]:
 def promote(lakehouse: Lakehouse, release: str, channel: str) -> None:
     releases = Releases(lakehouse, "helper")
     release_id = releases.get(release).release_id
-    releases.channels.move(channel, release_id, action="promote", author="me", reason="", provenance=RUN)
+    move(releases.channels, channel, release_id)
 
 
 def test_the_first_release_serves(lakehouse: Lakehouse) -> None:

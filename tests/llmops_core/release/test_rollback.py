@@ -16,6 +16,7 @@ from llmops_core.release.rollback import Waiting, outcome, past, record
 from llmops_core.settings import Settings
 from llmops_core.vectors.index import IndexSettings, VectorIndex
 from tests.llmops_core.release.test_manifest import manifest
+from tests.moving import move
 
 RUN = Provenance("test")
 GoBack = Callable[..., str]
@@ -30,7 +31,7 @@ def moved(lakehouse: Lakehouse, *moves: tuple[str, str], channel: str = "prod") 
     """A channel after moves: what was done, and to which release."""
     channels = Channels(lakehouse, "helper")
     for action, release_id in moves:
-        channels.move(channel, release_id, action=action, author="me", reason="", provenance=RUN)
+        move(channels, channel, release_id, action=action)
     return channels
 
 
@@ -159,9 +160,9 @@ def waiting(lakehouse: Lakehouse) -> list[Waiting]:
 def test_rollbacks_are_written_once_however_often_they_are(lakehouse: Lakehouse, waiting: list[Waiting]) -> None:
     channels = Channels(lakehouse, "helper")
     assert list(outcome(channels.events(), waiting).values()) == ["waiting", "waiting"]
-    for move in (waiting[0], waiting[0], *waiting, *waiting):
-        record(lakehouse, "helper", move)
-    assert channels.events()["event_id"].to_list()[-2:] == [move.event_id for move in waiting]
+    for one in (waiting[0], waiting[0], *waiting, *waiting):
+        record(lakehouse, "helper", one)
+    assert channels.events()["event_id"].to_list()[-2:] == [one.event_id for one in waiting]
     assert channels.events().height == 5
     assert set(outcome(channels.events(), waiting).values()) == {"recorded"}
     assert past(channels.events(), "prod").stack == ("a",)

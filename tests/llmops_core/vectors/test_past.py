@@ -21,6 +21,7 @@ from llmops_core.vectors.past import index_as_of, index_of, index_of_release
 from llmops_core.vectors.sync import sync_index
 from tests.llmops_core.release.test_manifest import manifest
 from tests.llmops_core.vectors.conftest import row_of
+from tests.moving import move
 
 RUN = Provenance("run")
 MILLISECOND = timedelta(milliseconds=1)
@@ -44,9 +45,7 @@ def build(lakehouse: Lakehouse, settings: Settings) -> Build:
         releases = Releases(lakehouse, "helper")
         pinned = whole.with_index(IndexPin(version=done.version, snapshots=done.snapshots))
         release, _ = releases.create(pinned, author="me", message="", provenance=RUN)
-        pointer = releases.channels.move(
-            "prod", release.release_id, action="promote", author="me", reason="", provenance=RUN
-        )
+        pointer = move(releases.channels, "prod", release.release_id)
         return release, pointer.at
 
     return built

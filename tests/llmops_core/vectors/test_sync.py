@@ -17,6 +17,7 @@ from llmops_core.vectors import sync as sync_module
 from llmops_core.vectors.index import IndexSettings, VectorIndex
 from llmops_core.vectors.sync import IndexSync, sync_index
 from tests.llmops_core.release.test_manifest import manifest
+from tests.moving import move
 
 RUN = Provenance("run")
 Write = Callable[[range], None]
@@ -165,7 +166,7 @@ def _put_on_prod(lakehouse: Lakehouse, version: str) -> None:
     pinned = manifest().model_copy(update={"assistant": "helper", "index": IndexPin(version=version, snapshots={})})
     releases = Releases(lakehouse, "helper")
     release, _ = releases.create(pinned, author="me", message="", provenance=RUN)
-    releases.channels.move("prod", release.release_id, action="promote", author="me", reason="", provenance=RUN)
+    move(releases.channels, "prod", release.release_id)
 
 
 def test_a_whole_index_is_not_made_anew(lakehouse: Lakehouse, index: VectorIndex, write: Write) -> None:
