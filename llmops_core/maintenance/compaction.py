@@ -8,14 +8,15 @@ asset takes it for new data. One commit a group of files bounds memory, and a ki
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.manifest import DataFile, ManifestContent
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry
 from pyiceberg.table import FileScanTask
 from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.snapshots import Snapshot
 
 from llmops_core.lakehouse.history import COMPACTION, data_snapshot_id
 from llmops_core.lakehouse.transaction import LakeTransaction
@@ -74,17 +75,20 @@ def rewrite(
     return True
 
 
+def entries(table: IcebergTable, snapshots: Iterable[Snapshot]) -> list[ManifestEntry]:
+    """The data files of snapshots, one that several have once; none where another engine keeps its deletes beside them."""
+    manifests = {m.manifest_path: m for snapshot in snapshots for m in snapshot.manifests(table.io)}
+    if any(manifest.content == ManifestContent.DELETES for manifest in manifests.values()):
+        return []
+    found = (e for m in manifests.values() for e in m.fetch_manifest_entry(table.io, discard_deleted=True))
+    return list({entry.data_file.file_path: entry for entry in found}.values())
+
+
 def _small_files(table: IcebergTable) -> list[list[DataFile]]:
     """The small files of each partition, in the order in which they were written."""
     snapshot = table.current_snapshot()
-    manifests = snapshot.manifests(table.io) if snapshot else []
-    if any(
-        manifest.content == ManifestContent.DELETES for manifest in manifests
-    ):  # another engine's; not ours to apply
-        return []
-    entries = [e for manifest in manifests for e in manifest.fetch_manifest_entry(table.io, discard_deleted=True)]
     by_partition: dict[str, list[DataFile]] = defaultdict(list)
-    for entry in sorted(entries, key=lambda e: e.sequence_number or 0):
+    for entry in sorted(entries(table, [snapshot] if snapshot else []), key=lambda e: e.sequence_number or 0):
         if entry.data_file.file_size_in_bytes < SMALL:
             by_partition[f"{entry.data_file.spec_id} {entry.data_file.partition}"].append(entry.data_file)
     return list(by_partition.values())

@@ -4,20 +4,19 @@ While a look at the past still finds a chunk it may come back, and its vectors a
 anew only when many of its rows are dead, so that little changes each day do not rewrite the whole table each day.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
 from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.manifest import DataFile, ManifestContent
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask
 from pyiceberg.table import Table as IcebergTable
-from pyiceberg.table.snapshots import Snapshot
 
 from llmops_core.lakehouse.lakehouse import Lakehouse
 from llmops_core.lakehouse.table import Provenance
-from llmops_core.maintenance.compaction import rewrite
+from llmops_core.maintenance.compaction import entries, rewrite
 
 # From this share of dead rows on a file is written anew.
 SHARE = 0.2
@@ -38,9 +37,9 @@ def dead_vectors(lakehouse: Lakehouse, assistant: str, ending: Collection[int], 
     chunks, vectors = (lakehouse.table(assistant, name).load() for name in ("corpus_chunks", "index_embeddings"))
     present = vectors.current_snapshot()
     alive = pl.Series("chunk_id", [], pl.String)
-    for file in _files(chunks, [s for s in chunks.snapshots() if s.snapshot_id not in ending]):
+    for entry in entries(chunks, (s for s in chunks.snapshots() if s.snapshot_id not in ending)):
         # Snapshots have most chunks in common: never all their files together.
-        alive = pl.concat([alive, _chunk_ids(chunks, file)]).unique()
+        alive = pl.concat([alive, _chunk_ids(chunks, entry.data_file)]).unique()
 
     def keep(rows: pa.Table) -> pa.Table:
         frame = pl.DataFrame(rows.select(["chunk_id", "embedder_revision"]))
@@ -48,7 +47,7 @@ def dead_vectors(lakehouse: Lakehouse, assistant: str, ending: Collection[int], 
         return rows.filter(pa.array((frame["chunk_id"].is_in(alive.implode()) & ~is_former).to_list()))
 
     count, files = 0, []
-    for file in _files(vectors, [present] if present else []):
+    for file in (entry.data_file for entry in entries(vectors, [present] if present else [])):
         dead = file.record_count
         if file.partition[0] not in former:
             dead -= int(_chunk_ids(vectors, file).is_in(alive.implode()).sum())
@@ -64,19 +63,6 @@ def delete_vectors(lakehouse: Lakehouse, assistant: str, dead: DeadVectors, prov
     for file in dead.files:
         if not rewrite(table, [file], provenance.properties(), dead.keep):
             return
-
-
-def _files(table: IcebergTable, snapshots: Collection[Snapshot]) -> Iterator[DataFile]:
-    """The data files of these snapshots, each once; none where another engine keeps its deletes beside them."""
-    manifests = {m.manifest_path: m for snapshot in snapshots for m in snapshot.manifests(table.io)}
-    if any(manifest.content == ManifestContent.DELETES for manifest in manifests.values()):
-        return
-    seen: set[str] = set()
-    for manifest in manifests.values():
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-            if entry.data_file.file_path not in seen:
-                seen.add(entry.data_file.file_path)
-                yield entry.data_file
 
 
 def _chunk_ids(table: IcebergTable, file: DataFile) -> pl.Series:

@@ -1,7 +1,7 @@
 """Before a release moves towards users: what evidence it needs, who may go without, and what is kept of it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -321,18 +321,25 @@ def test_the_end_of_a_canary_is_in_the_history_of_its_release_alone(lakehouse: L
     assert "rolled_back" not in {entry.action for entry in history(channels.events(), OLD.release_id)}
 
 
-def test_a_rejection_while_the_gate_weighs_is_heard(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    serving(lakehouse)
-    made(lakehouse, NEW)
-    scored(lakehouse, FOUND)
+def before_the_next(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have somebody act after the next mover has looked and before it writes."""
     really_take = Channels.take
 
     def after_another(channels: Channels, steps: Sequence[Step], **more: Any) -> Any:
         monkeypatch.setattr(Channels, "take", really_take)
-        moves.reject(lakehouse, assistant(), NEW.release_id, Mover("ann", "rude"), RUN)
+        act()
         return really_take(channels, steps, **more)
 
     monkeypatch.setattr(Channels, "take", after_another)
+
+
+def test_a_rejection_while_the_gate_weighs_is_heard(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving(lakehouse)
+    made(lakehouse, NEW)
+    scored(lakehouse, FOUND)
+    before_the_next(
+        monkeypatch, lambda: moves.reject(lakehouse, assistant(), NEW.release_id, Mover("ann", "rude"), RUN)
+    )
     with pytest.raises(GateError, match="ann rejected it meanwhile: rude"):
         promote(lakehouse)
     assert on_prod(lakehouse) == OLD.release_id
@@ -344,14 +351,7 @@ def test_what_goes_to_users_while_it_is_rejected_is_not_rejected(
     serving(lakehouse)
     made(lakehouse, NEW)
     scored(lakehouse, FOUND)
-    really_take = Channels.take
-
-    def after_another(channels: Channels, steps: Sequence[Step], **more: Any) -> Any:
-        monkeypatch.setattr(Channels, "take", really_take)
-        promote(lakehouse)
-        return really_take(channels, steps, **more)
-
-    monkeypatch.setattr(Channels, "take", after_another)
+    before_the_next(monkeypatch, lambda: promote(lakehouse))
     with pytest.raises(InvalidRequestError, match="is on prod"):
         moves.reject(lakehouse, assistant(), NEW.release_id, Mover("ann", "rude"), RUN)
 
