@@ -10,13 +10,15 @@ from llmops_core.errors import LakehouseError, PermanentError
 from llmops_core.traffic.open_segment import SealRule
 from llmops_core.traffic.shipping import Shipper
 from llmops_core.traffic.spool import SpoolWriter
+from tests.running_gateway import until
 
 ASSISTANT = "helper"
+MAX_ROWS = 2
 
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[SpoolWriter]:
-    with SpoolWriter(tmp_path / "spool", ASSISTANT, SealRule(max_rows=2, max_age_seconds=3600)) as writer:
+    with SpoolWriter(tmp_path / "spool", ASSISTANT, SealRule(max_rows=MAX_ROWS, max_age_seconds=3600)) as writer:
         yield writer
 
 
@@ -26,10 +28,20 @@ def root(tmp_path: Path) -> Path:
 
 
 def append(writer: SpoolWriter, rows: int) -> None:
+    """Append, and wait until what is full is sealed: a row is acknowledged before."""
+
     async def story() -> None:
         await asyncio.gather(*(writer.append("request", {"request_id": f"r{n}"}) for n in range(rows)))
 
     asyncio.run(story())
+    until(lambda: None if any(map(_is_full, writer.folder.path.glob("*.open"))) else True)
+
+
+def _is_full(segment: Path) -> bool:
+    try:
+        return segment.read_bytes().count(b"\n") == MAX_ROWS
+    except FileNotFoundError:  # it was sealed just now
+        return False
 
 
 def shipper(writer: SpoolWriter, root: Path) -> Shipper:
